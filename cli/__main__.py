@@ -1,0 +1,5 @@
+"""`python -m lengthpred.cli` is the `lengthpred` command."""
+
+from lengthpred.cli.app import main
+
+main()

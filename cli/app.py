@@ -1,0 +1,74 @@
+"""The `lengthpred` command: registers one file a command, turns errors into exit codes.
+
+Exit codes: 0 good, 1 a defect of ours, 2 bad input, 3 a regression against a baseline.
+"""
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import click
+import typer
+from rich.markup import escape
+
+from lengthpred.cli.console import stderr
+from lengthpred.errors import LengthPredError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Predict how long a language model's answer will be, before it runs.",
+)
+# Each module has a function `register(app)`. Heavy imports wait inside the commands.
+for _name in ("data", "doctor", "evaluate", "predict", "quickstart", "train"):
+    import_module(f"lengthpred.cli.{_name}").register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import lengthpred
+
+        typer.echo(f"lengthpred {lengthpred.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except LengthPredError as error:
+        _fail(escape(str(error)), 2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("LENGTHPRED_TRACEBACK"):
+            raise
+        _fail(
+            f"a defect in lengthpred: {type(error).__name__}: {error} "
+            "(set LENGTHPRED_TRACEBACK=1 to see where, and please report it)",
+            1,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    stderr.print(f"[bold red]error:[/] {message.strip()}", highlight=False, soft_wrap=True)
+    sys.exit(code)

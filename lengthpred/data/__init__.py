@@ -1,0 +1,1 @@
+"""Tables of requests and true lengths: readers, token counts, splits."""

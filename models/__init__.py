@@ -1,0 +1,1 @@
+"""Predictors and detectors: what is loaded and asked at serving time."""

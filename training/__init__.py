@@ -1,0 +1,1 @@
+"""What makes the artifacts of `lengthpred.models` from data."""
