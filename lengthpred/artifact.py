@@ -1,7 +1,8 @@
 """Artifacts: a trained predictor or detector as a folder that cannot run code.
 
     manifest.json   what it is: kind, format version, library version, grid, target models,
-                    fingerprint of the training data, metrics, sha256 and size of every other file
+                    fingerprint of the training data, metrics, sha256 and size of every other file,
+                    and the sha256 of the manifest itself without this last entry
     config.json     settings of the kind
     arrays.safetensors, *.txt, *.onnx, …    weights
     PART/…          an artifact inside this one (a cascade holds three)
@@ -11,13 +12,10 @@ against the manifest first. A folder that has a manifest is complete, since the 
 beside its target and renamed.
 """
 
-import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,25 +24,31 @@ import numpy.typing as npt
 from lengthpred.base import Predictor
 from lengthpred.distribution import LengthGrid
 from lengthpred.errors import ArtifactError
+from lengthpred.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Card,
+    Manifest,
+    is_inside,
+    parse_json,
+    read_manifest,
+    sha256,
+    to_json,
+)
 
-__all__ = ["FORMAT_VERSION", "Card", "Contents", "Manifest", "Storable", "load", "read_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Card",
+    "Contents",
+    "Manifest",
+    "Storable",
+    "check_target",
+    "load",
+    "load_storable",
+    "read_manifest",
+]
 
-FORMAT_VERSION = 1
-MANIFEST, CONFIG, ARRAYS = "manifest.json", "config.json", "arrays.safetensors"
-
-
-@dataclass(frozen=True)
-class Card:
-    """What an artifact says of its training: for people, and for warnings at serving time.
-
-    models       target models that the training data holds
-    fingerprint  sha256 of the training data
-    metrics      scores on the calibration rows, by metric name
-    """
-
-    models: tuple[str, ...] = ()
-    fingerprint: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+CONFIG, ARRAYS = "config.json", "arrays.safetensors"
 
 
 @dataclass
@@ -84,40 +88,25 @@ class Storable:
         ArtifactError when `path` exists, unless `force`; then the old one stays until the new one
         is in place.
         """
-        target = Path(path)
+        import tempfile
+
+        target = Path(os.path.abspath(path))
         check_target(target, force=force)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-            fresh = Path(scratch, "new")
-            _write(self, fresh)
-            if target.exists():
-                target.rename(Path(scratch, "old"))
-            fresh.rename(target)
-        return target
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The parsed manifest.json of an artifact."""
-
-    kind: str
-    format_version: int
-    library_version: str
-    grid: tuple[int, ...]
-    models: tuple[str, ...]
-    fingerprint: str
-    metrics: Mapping[str, float]
-    files: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def card(self) -> Card:
-        """What it says of its training."""
-        return Card(self.models, self.fingerprint, self.metrics)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                dir=target.parent, prefix=f".{target.name}."
+            ) as scratch:
+                _write(self, Path(scratch, "new"))
+                _move_in(Path(scratch, "new"), target, Path(scratch, "old"))
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be written: {error}") from error
+        return Path(path)
 
 
 def check_target(path: Path, *, force: bool) -> None:
     """Raise ArtifactError when `path` cannot become an artifact: call it before long work."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     if not force:
         raise ArtifactError(f"{path} exists already: choose another folder, or add --force")
@@ -144,44 +133,29 @@ def load_storable(path: str | os.PathLike[str]) -> Storable:
 
     folder = Path(path)
     manifest = read_manifest(folder)
-    cls = resolve(manifest.kind)
+    try:
+        cls = resolve(manifest.kind)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / MANIFEST}: {error}") from error
     contents = _read(folder, manifest)
     try:
         loaded = cls.from_contents(contents)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ArtifactError(f"{folder} does not hold a usable {manifest.kind}: {error}") from error
     loaded.card = manifest.card
     return loaded
 
 
-def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of the artifact at `path`; raises ArtifactError as `load` does."""
-    file = Path(path) / MANIFEST
-    if not file.is_file():
-        raise ArtifactError(f"{path} is not an artifact: there is no {MANIFEST} in it")
+def _move_in(fresh: Path, target: Path, old: Path) -> None:
+    """Put `fresh` where `target` is; whatever fails, one of the two is there."""
+    if target.exists():
+        target.rename(old)
     try:
-        raw = json.loads(file.read_text("utf-8"))
-        version = raw["format_version"]
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{file} has format version {version}; this lengthpred reads version "
-                f"{FORMAT_VERSION}: install the lengthpred that wrote it, or train it again"
-            )
-        return Manifest(
-            kind=str(raw["kind"]),
-            format_version=version,
-            library_version=str(raw["library_version"]),
-            grid=tuple(int(edge) for edge in raw["grid"]),
-            models=tuple(str(model) for model in raw["models"]),
-            fingerprint=str(raw["fingerprint"]),
-            metrics={str(name): float(value) for name, value in raw["metrics"].items()},
-            files={
-                str(name): {"sha256": str(entry["sha256"]), "size": int(entry["size"])}
-                for name, entry in raw["files"].items()
-            },
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{file} is damaged: {error!r}") from error
+        fresh.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def _write(stored: Storable, folder: Path) -> None:
@@ -191,11 +165,17 @@ def _write(stored: Storable, folder: Path) -> None:
 
     folder.mkdir()
     contents = stored.contents()
-    files = {CONFIG: _json(contents.config), **contents.files}
+    files = {CONFIG: to_json(contents.config)}
     if contents.arrays:
-        files[ARRAYS] = save(
-            {name: np.ascontiguousarray(array) for name, array in contents.arrays.items()}
-        )
+        # Not ascontiguousarray: it makes a list of a single number.
+        arrays = {name: np.asarray(a, order="C") for name, a in contents.arrays.items()}
+        files[ARRAYS] = save(arrays)
+    taken = {MANIFEST, CONFIG, ARRAYS}
+    for name in (*contents.files, *contents.parts):
+        if name in taken or not is_inside(name) or "/" in name:
+            raise ValueError(f"'{name}' is no name for a file or part of an artifact")
+        taken.add(name)
+    files |= contents.files
     for name, data in files.items():
         (folder / name).write_bytes(data)
     for name, part in contents.parts.items():
@@ -209,15 +189,12 @@ def _write(stored: Storable, folder: Path) -> None:
         "grid": contents.grid.edges.tolist(),
         **asdict(stored.card),
         "files": {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            name: {"sha256": sha256(data), "size": len(data)}
             for name, data in sorted(files.items())
         },
     }
-    (folder / MANIFEST).write_bytes(_json(manifest))
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # Last, and signed: a folder that has a manifest is complete.
+    (folder / MANIFEST).write_bytes(to_json({**manifest, "sha256": sha256(to_json(manifest))}))
 
 
 def _read(folder: Path, manifest: Manifest) -> Contents:
@@ -226,7 +203,7 @@ def _read(folder: Path, manifest: Manifest) -> Contents:
 
     files = {name: _checked(folder, name, entry) for name, entry in manifest.files.items()}
     try:
-        config = json.loads(files.pop(CONFIG))
+        config = parse_json(files.pop(CONFIG))
         arrays = parse(files.pop(ARRAYS)) if ARRAYS in files else {}
         grid = LengthGrid(np.array(manifest.grid))
     except (KeyError, ValueError, SafetensorError) as error:
@@ -239,15 +216,19 @@ def _read(folder: Path, manifest: Manifest) -> Contents:
 
 def _checked(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     """The bytes of one listed file, once its name, place, size and sha256 are right."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts:
+    if not is_inside(name):
         raise ArtifactError(f"{folder / MANIFEST} lists the file '{name}', outside the artifact")
-    file = folder / pure
+    file = folder / name
     if not file.is_file():
         raise ArtifactError(f"{file} is missing: the artifact is incomplete")
     if not file.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{file} is a link that leads out of the artifact")
-    data = file.read_bytes()
-    if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    try:
+        # The size first: a file that grew to gigabytes is refused unread.
+        whole = file.stat().st_size == entry["size"]
+        data = file.read_bytes() if whole else b""
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+    if not whole or sha256(data) != entry["sha256"]:
         raise ArtifactError(f"{file} is damaged: its content is not what {MANIFEST} lists")
     return data

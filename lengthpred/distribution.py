@@ -5,61 +5,17 @@ below are exact for the piecewise uniform distribution that the bins describe.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from lengthpred.grid import LengthGrid
+
 __all__ = ["LengthDistribution", "LengthGrid"]
 
 NO_CEILING = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True, eq=False)
-class LengthGrid:
-    """Bin edges over output tokens.
-
-    Bin i holds the lengths edges[i], …, edges[i + 1] - 1. The last bin is the overflow; it is
-    given the width of everything below it, so that means and quantiles stay finite.
-
-    edges: int64 (bins + 1,), rising, from 0. The default has one bin for each length below 16,
-    then six bins an octave up to 32,768, then the overflow.
-
-    >>> LengthGrid().bins
-    83
-    """
-
-    edges: npt.NDArray[np.int64] = field(default_factory=lambda: default_edges())
-
-    def __post_init__(self) -> None:
-        edges = np.array(self.edges, dtype=np.int64)
-        if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or (np.diff(edges) <= 0).any():
-            raise ValueError("edges must be a rising list of whole numbers that begins with 0")
-        edges.flags.writeable = False
-        object.__setattr__(self, "edges", edges)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LengthGrid) and np.array_equal(self.edges, other.edges)
-
-    def __hash__(self) -> int:
-        return hash(self.edges.tobytes())
-
-    @property
-    def bins(self) -> int:
-        """The number of bins, the overflow included."""
-        return len(self.edges) - 1
-
-    def index(self, lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The bin of each length, same shape; what lies beyond the last edge is overflow."""
-        found = np.searchsorted(self.edges, np.asarray(lengths), side="right") - 1
-        return np.clip(found, 0, self.bins - 1)
-
-
-def default_edges() -> npt.NDArray[np.int64]:
-    """0, 1, …, 16, six bins an octave up to 32,768, and the end of the overflow bin."""
-    octaves = np.rint(16 * 2 ** (np.arange(1, 67) / 6)).astype(np.int64)
-    return np.concatenate([np.arange(17), octaves, [2 * octaves[-1]]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +27,8 @@ class LengthDistribution:
     floor    int32 (n,): no length below it is possible (tokens that exist already)
     ceiling  int32 (n,): no length above it is possible (set by `clip`)
 
-    Raises ValueError when the shapes do not fit or a row is not a probability distribution; use
-    `from_weights` for what still needs scaling.
+    Raises ValueError when the shapes do not fit, a row is not a probability distribution or has
+    mass outside its bounds; use `from_weights` for what still needs scaling.
     """
 
     grid: LengthGrid
@@ -81,7 +37,8 @@ class LengthDistribution:
     ceiling: npt.NDArray[np.int32] = NO_CEILING  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        pmf = np.asarray(self.pmf, dtype=np.float32)
+        # A copy, so that a caller's array that changes later does not change the answer.
+        pmf = np.array(self.pmf, dtype=np.float32, order="C")
         if pmf.ndim != 2 or pmf.shape[1] != self.grid.bins:
             raise ValueError(f"pmf must have shape (n, {self.grid.bins}), not {pmf.shape}")
         sums = pmf.sum(axis=1, dtype=np.float64)
@@ -90,8 +47,11 @@ class LengthDistribution:
             raise ValueError("each row of pmf must be non-negative, finite and sum to one")
         object.__setattr__(self, "pmf", pmf)
         for name in ("floor", "ceiling"):
-            bound = np.broadcast_to(np.asarray(getattr(self, name), np.int32), (len(pmf),))
-            object.__setattr__(self, name, bound)
+            object.__setattr__(self, name, _tokens(getattr(self, name), len(pmf)))
+        if self.floor.any() or (self.ceiling != NO_CEILING).any():
+            low, high = self._bounds()
+            if (self.floor < 0).any() or (self.ceiling < self.floor).any() or pmf[low > high].any():
+                raise ValueError("no mass may lie below floor (at least 0) or above ceiling")
 
     # Making
 
@@ -109,15 +69,25 @@ class LengthDistribution:
 
     @classmethod
     def from_weights(cls, grid: LengthGrid, weights: npt.ArrayLike) -> Self:
-        """From non-negative weights, shape (n, bins); each row is scaled to sum to one."""
+        """From non-negative weights, shape (n, bins); each row is scaled to sum to one.
+
+        Raises ValueError for a row that has a negative weight or none above zero.
+        """
         scaled = np.asarray(weights, dtype=np.float64)
-        return cls(grid, (scaled / scaled.sum(axis=1, keepdims=True)).astype(np.float32))
+        if scaled.ndim != 2 or scaled.shape[1] != grid.bins:
+            raise ValueError(f"weights must have shape (n, {grid.bins}), not {scaled.shape}")
+        sums = scaled.sum(axis=1, keepdims=True)
+        if not ((scaled >= 0).all() and (sums > 0).all() and np.isfinite(sums).all()):
+            raise ValueError("weights must be non-negative and finite, some above zero in each row")
+        return cls.trusted(grid, (scaled / sums).astype(np.float32))
 
     @classmethod
     def from_samples(cls, grid: LengthGrid, samples: Sequence[npt.ArrayLike]) -> Self:
         """One row for each array of observed lengths, in tokens; none may be empty."""
-        bins = (np.atleast_1d(grid.index(row)) for row in samples)
-        counts = [np.bincount(row, minlength=grid.bins) for row in bins]
+        rows = [np.atleast_1d(row) for row in samples]
+        if not all((row >= 0).all() for row in rows):
+            raise ValueError("a length must be a number of tokens, 0 or more")
+        counts = [np.bincount(grid.index(row), minlength=grid.bins) for row in rows]
         return cls.from_weights(grid, np.array(counts).reshape(len(counts), grid.bins))
 
     # Asking
@@ -125,10 +95,16 @@ class LengthDistribution:
     def __len__(self) -> int:
         return len(self.pmf)
 
-    def __getitem__(self, rows: slice | npt.NDArray[Any] | list[int]) -> Self:
-        """The same distributions in another order or number; `rows` as in numpy."""
+    def __getitem__(self, rows: int | slice | npt.NDArray[Any] | Sequence[int]) -> Self:
+        """The same distributions in another order or number; `rows` as in numpy.
+
+        A single number gives a distribution of one row, and IndexError when there is no such row.
+        """
         if isinstance(rows, int | np.integer):
-            rows = slice(rows, rows + 1 or None)
+            rows = [int(rows)]
+        elif not isinstance(rows, slice):
+            rows = np.asarray(rows)
+            rows = rows if rows.size else rows.astype(np.int64)  # [] has no type of its own
         return self.trusted(
             self.grid, self.pmf[rows], floor=self.floor[rows], ceiling=self.ceiling[rows]
         )
@@ -154,7 +130,7 @@ class LengthDistribution:
         """
         levels = np.asarray(q, dtype=np.float64)
         if not ((levels >= 0) & (levels <= 1)).all():
-            raise ValueError(f"a quantile must lie between 0 and 1, not {q}")
+            raise ValueError(f"a quantile must lie between 0 and 1, not {q!r}")
         found, share = self._locate(np.broadcast_to(levels, (len(self), levels.size)))
         low, high = self._bounds_of(found)
         values: npt.NDArray[np.float64] = low + share * (high - low)
@@ -172,7 +148,7 @@ class LengthDistribution:
         """k lengths of each distribution, shape (n, k)."""
         found, _ = self._locate(rng.random((len(self), k)))
         low, high = self._bounds_of(found)
-        return rng.integers(low, high, endpoint=True)
+        return rng.integers(low.astype(np.int64), high.astype(np.int64), endpoint=True)
 
     # Changing
 
@@ -182,8 +158,7 @@ class LengthDistribution:
         A bin that is cut stays uniform above the cut. Where no mass is left above it, the answer
         is expected to run on for one bin more.
         """
-        floor = np.broadcast_to(np.asarray(generated, np.int32), (len(self),))
-        floor = np.maximum(floor, self.floor)
+        floor = np.maximum(_tokens(generated, len(self)), self.floor)
         ceiling = np.maximum(self.ceiling, floor)
         low, high = self._bounds()
         width = np.maximum(high - low + 1, 1)
@@ -198,8 +173,8 @@ class LengthDistribution:
 
     def clip(self, max_tokens: npt.ArrayLike) -> Self:
         """The length under a limit, shape (n,) or one number: mass above it moves to its bin."""
-        limit = np.broadcast_to(np.asarray(max_tokens), (len(self),))
-        limit = np.maximum(np.minimum(limit, self.ceiling), self.floor).astype(np.int32)
+        limit = _tokens(max_tokens, len(self))
+        limit = np.maximum(np.minimum(limit, self.ceiling), self.floor)
         last = self.grid.index(limit)
         low, high = self._bounds()
         weights = self._weights()
@@ -212,6 +187,7 @@ class LengthDistribution:
     @classmethod
     def mixture(cls, parts: Sequence[Self], weights: npt.ArrayLike) -> Self:
         """Row by row, the parts mixed with `weights`, shape (parts,) or (parts, n)."""
+        _check_joinable(parts)
         shares = np.asarray(weights, dtype=np.float64)
         shares = shares.reshape(len(parts), -1, 1) / shares.sum(axis=0).reshape(1, -1, 1)
         mixed = cls.from_weights(
@@ -224,8 +200,7 @@ class LengthDistribution:
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """The rows of all parts, one below the other; they must share a grid."""
-        if any(p.grid != parts[0].grid for p in parts):
-            raise ValueError("distributions on different grids cannot be joined")
+        _check_joinable(parts)
         return cls.trusted(
             parts[0].grid,
             np.concatenate([p.pmf for p in parts]),
@@ -253,26 +228,53 @@ class LengthDistribution:
         self, bins: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         low, high = self._bounds()
-        low, high = np.take_along_axis(low, bins, 1), np.take_along_axis(high, bins, 1)
+        rows = np.arange(len(self))[:, None]
+        low, high = low[rows, bins], high[rows, bins]
         return low, np.maximum(high, low)
 
     def _locate(
         self, levels: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The bin that holds each level of mass, and how far into it the level lies, (n, m)."""
-        cum = np.cumsum(self._weights(), axis=1)
+        weights = self._weights()
+        cum = np.cumsum(weights, axis=1)
         cum /= cum[:, -1:]
-        # One search for all rows: row i is shifted to i, …, i + 1.
-        rows = np.arange(len(self))[:, None]
-        flat = (cum + rows).ravel()
-        found = np.searchsorted(flat, (levels + rows).ravel(), side="left").reshape(levels.shape)
-        found = found - rows * self.grid.bins
+        # Exact comparisons row by row: shifting the rows for one search of them all would round a
+        # level on a bin's edge now to one side and now to the other.
+        n, m = levels.shape
+        if n < m:
+            found = np.array(
+                [np.searchsorted(row, at) for row, at in zip(cum, levels, strict=True)]
+            )
+        else:
+            found = np.array([(cum < levels[:, j, None]).sum(axis=1) for j in range(m)]).T
+        found = found.reshape(n, m).astype(np.int64)
         # A level of 0 (or one rounded down) may name an empty bin before the first full one.
         full = self.pmf > 0
         first = np.argmax(full, axis=1)[:, None]
         last = self.grid.bins - 1 - np.argmax(full[:, ::-1], axis=1)[:, None]
         found = np.clip(found, first, last)
-        mass = np.take_along_axis(self._weights(), found, 1)
-        end = np.take_along_axis(cum, found, 1)
+        rows = np.arange(n)[:, None]
+        mass, end = weights[rows, found], cum[rows, found]
         share = np.where(mass > 0, 1 - (end - levels) / np.where(mass > 0, mass, 1), 0)
         return found, np.clip(share, 0, 1)
+
+
+def _tokens(values: npt.ArrayLike, n: int) -> npt.NDArray[np.int32]:
+    """Numbers of tokens as int32, one a row; what is too large for it becomes its largest."""
+    if (
+        isinstance(values, int) and 0 <= values <= NO_CEILING
+    ):  # the common case, at a tenth the cost
+        return np.full(n, values, np.int32)
+    asked = np.asarray(values)
+    if asked.dtype.kind not in "iuf" or (asked.dtype.kind == "f" and np.isnan(asked).any()):
+        raise ValueError(f"a number of tokens must be a number, not {values!r}")
+    whole = np.clip(asked, -1, NO_CEILING).astype(np.int32)
+    return np.broadcast_to(whole, (n,))
+
+
+def _check_joinable(parts: Sequence[LengthDistribution]) -> None:
+    if not parts:
+        raise ValueError("there must be at least one distribution")
+    if any(part.grid != parts[0].grid for part in parts):
+        raise ValueError("distributions on different grids cannot be joined")

@@ -9,7 +9,6 @@
 A message says what was given, what is allowed, and what to do.
 """
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
@@ -51,6 +50,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("histgram", ["boosted", "histogram"])
     "Did you mean 'histogram'?"
     """
+    import difflib
+
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=1)
     if near:

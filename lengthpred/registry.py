@@ -8,7 +8,7 @@ import importlib
 from importlib.metadata import entry_points
 
 from lengthpred.artifact import Storable
-from lengthpred.errors import ArtifactError, did_you_mean
+from lengthpred.errors import ArtifactError, LengthPredError, SettingsError, did_you_mean
 
 __all__ = ["DETECTORS", "PREDICTORS", "available", "resolve"]
 
@@ -27,21 +27,29 @@ DETECTORS = {
 
 def available(group: str = "predictors") -> dict[str, str]:
     """Every kind of `group` ("predictors" or "detectors"), as "module:Class" by name."""
-    ours = {"predictors": PREDICTORS, "detectors": DETECTORS}[group]
-    theirs = {point.name: point.value for point in entry_points(group=f"lengthpred.{group}")}
-    return theirs | ours
+    groups = {"predictors": PREDICTORS, "detectors": DETECTORS}
+    if group not in groups:
+        raise SettingsError(f"'{group}' is no group of kinds. {did_you_mean(group, groups)}")
+    points = entry_points(group=f"lengthpred.{group}")
+    return {point.name: f"{point.module}:{point.attr}" for point in points} | groups[group]
 
 
 def resolve(kind: str) -> type[Storable]:
     """The class of a kind; raises ArtifactError for an unknown or broken one."""
-    known = available("predictors") | available("detectors")
+    known = PREDICTORS | DETECTORS
+    if kind not in known:  # asking every installed package takes milliseconds
+        known = available("predictors") | available("detectors")
     if kind not in known:
         raise ArtifactError(f"'{kind}' is no kind that is installed. {did_you_mean(kind, known)}")
     module, _, name = known[kind].partition(":")
     try:
-        found: type[Storable] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ArtifactError(f"the kind '{kind}' ({known[kind]}) cannot be imported: {error}") from (
-            error
-        )
+        found = getattr(importlib.import_module(module), name)
+    except LengthPredError:
+        raise  # it says already what to install
+    except Exception as error:  # other people's modules raise what they like
+        raise ArtifactError(
+            f"the kind '{kind}' ({known[kind]}) cannot be imported: {error!r}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Storable)):
+        raise ArtifactError(f"the kind '{kind}' ({known[kind]}) is no subclass of Storable")
     return found
