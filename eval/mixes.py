@@ -1,0 +1,57 @@
+"""Splits of a table by what is out of distribution, and mixes of the two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lengthpred.base import IntArray
+from lengthpred.data.table import Rows
+from lengthpred.errors import SettingsError
+
+__all__ = ["RATIOS", "Mix", "make_mixes"]
+
+RATIOS = (0.0, 0.2, 0.5, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Rows to score together.
+
+    split      "in" or "ood" (all rows of that sort), "mix", or "all" where nothing is marked
+    ood_ratio  share of out-of-distribution rows; None where nothing is marked
+    picked     int64: numbers of the rows, rising
+    """
+
+    split: str
+    ood_ratio: float | None
+    picked: IntArray
+
+
+def make_mixes(rows: Rows, ratios: Sequence[float] = RATIOS, seed: int = 0) -> list[Mix]:
+    """The splits of `rows` by their column `ood`, and a mix for each ratio between 0 and 1.
+
+    Ratio 0 is the split "in" and ratio 1 is "ood": both are there whether asked for or not, as
+    long as they have rows. A mix holds as many rows as can be drawn without replacement at its
+    ratio. Raises SettingsError for a ratio outside [0, 1].
+    """
+    for ratio in ratios:
+        if not 0 <= ratio <= 1:
+            raise SettingsError(f"an OOD ratio must lie between 0 and 1, not {ratio:g}")
+    marked = np.asarray(rows.columns.get("ood", np.zeros(len(rows))), bool)
+    inside, outside = np.flatnonzero(~marked), np.flatnonzero(marked)
+    if not len(outside):
+        return [Mix("all", None, inside)]
+    if not len(inside):
+        return [Mix("ood", 1.0, outside)]
+    mixes = [Mix("in", 0.0, inside)]
+    for ratio in sorted({ratio for ratio in ratios if 0 < ratio < 1}):
+        # A generator of its own for each ratio: which others are asked for changes nothing.
+        rng = np.random.default_rng([seed, round(ratio * 1e6)])
+        size = min(len(inside) / (1 - ratio), len(outside) / ratio)
+        picks = [
+            rng.choice(inside, min(round(size * (1 - ratio)), len(inside)), replace=False),
+            rng.choice(outside, min(round(size * ratio), len(outside)), replace=False),
+        ]
+        mixes.append(Mix("mix", ratio, np.sort(np.concatenate(picks))))
+    return [*mixes, Mix("ood", 1.0, outside)]

@@ -1,0 +1,119 @@
+"""The result of an evaluation as eval.json and eval.csv."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lengthpred.errors import DataError
+
+__all__ = ["FORMAT_VERSION", "Document", "Result", "check_out", "read_results", "write_results"]
+
+FORMAT_VERSION = 1
+JSON, CSV = "eval.json", "eval.csv"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One score.
+
+    ood_ratio  None where the table marks nothing as out of distribution
+    low, high  95 % interval; None for what has none (a cost, a table of one group)
+    n          rows behind it; for a cost, calls
+    """
+
+    predictor: str
+    split: str
+    ood_ratio: float | None
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """All scores of one evaluation, and what it takes to repeat it."""
+
+    command: str
+    data_sha256: str
+    seed: int
+    rows: Sequence[Result]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of eval.json."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "command": self.command,
+            "data_sha256": self.data_sha256,
+            "seed": self.seed,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def check_out(out: str | os.PathLike[str], *, force: bool) -> None:
+    """Raise DataError when results cannot go to the folder `out`: call it before long work."""
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: give a folder for the results")
+    for name in (JSON, CSV):
+        if (folder / name).exists() and not force:
+            raise DataError(f"{folder / name} exists already: choose another --out, or add --force")
+
+
+def write_results(
+    document: Document, out: str | os.PathLike[str], *, force: bool = False
+) -> tuple[Path, Path]:
+    """Write eval.json and eval.csv, each whole or not at all; returns their paths.
+
+    Raises DataError as `check_out` does.
+    """
+    check_out(out, force=force)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [field.name for field in fields(Result)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in document.rows)
+    write_whole(folder / CSV, table.getvalue())
+    write_whole(folder / JSON, text)
+    return folder / JSON, folder / CSV
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its target and rename it, so that it is whole or absent."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def read_results(path: str | os.PathLike[str]) -> Document:
+    """The document in an eval.json. Raises DataError, naming the file, for what is none."""
+    file = Path(path)
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+        version = raw["format_version"]
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{file} has format version {version}; this lengthpred reads version "
+                f"{FORMAT_VERSION}: run the evaluation again"
+            )
+        rows = [Result(**row) for row in raw["rows"]]
+        return Document(str(raw["command"]), str(raw["data_sha256"]), int(raw["seed"]), rows)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is not the eval.json of an evaluation: {error!r}") from error
