@@ -188,8 +188,9 @@ class LengthDistribution:
     def mixture(cls, parts: Sequence[Self], weights: npt.ArrayLike) -> Self:
         """Row by row, the parts mixed with `weights`, shape (parts,) or (parts, n)."""
         _check_joinable(parts)
-        shares = np.asarray(weights, dtype=np.float64)
-        shares = shares.reshape(len(parts), -1, 1) / shares.sum(axis=0).reshape(1, -1, 1)
+        shares = np.asarray(weights, dtype=np.float64).reshape(len(parts), -1, 1)
+        if not (shares >= 0).all():
+            raise ValueError("the weights of a mixture must be 0 or more")
         mixed = cls.from_weights(
             parts[0].grid, sum(share * p.pmf for share, p in zip(shares, parts, strict=True))
         )
