@@ -15,7 +15,7 @@ from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.bootstrap import Resamples
 from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
 from lengthpred.eval.cost import measure
-from lengthpred.eval.mixes import RATIOS, make_mixes
+from lengthpred.eval.mixes import RATIOS, Mix, make_mixes
 from lengthpred.eval.output import Result
 from lengthpred.eval.scoring import Answers, ask, ask_detector, score, score_detector
 
@@ -82,6 +82,11 @@ def compare(
             results.extend(score(name, answer, rows, mix, draws))
         for name, (_, level) in detectors.items():
             results.extend(score_detector(name, values[name], level, rows, mix, draws))
+    if len(mixes) > 1:  # what tells the two sorts apart is best known from all rows of both
+        whole = Mix("all", None, np.arange(len(rows)))
+        draws = Resamples(rows.groups, resamples, seed)
+        for name, (_, level) in detectors.items():
+            results.extend(score_detector(name, values[name], level, rows, whole, draws))
     report("done", steps, steps)
     notes = _notes(rows, train_rows, ratios, predictors, answers)
     return Comparison([*results, *costs], notes)

@@ -1,0 +1,201 @@
+"""`lengthpred eval`: how good predictors are, beside the controls."""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import numpy as np
+import typer
+
+from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    from lengthpred.base import Detector, Predictor
+    from lengthpred.data.table import Rows, Table
+    from lengthpred.eval.compare import Comparison
+
+__all__ = ["register"]
+
+TRAIN_ROWS = 200_000
+
+
+class Turns(StrEnum):
+    """Which rows of a conversation are evaluated."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...",
+            help="Artifacts, or controls by name: constant, prompt-length, oracle, oracle-noise, "
+            "samples-mean, samples-max.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="The table to evaluate on.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for eval.json and eval.csv.", show_default=False)
+    ] = None,
+    train_data: Annotated[
+        Path | None,
+        typer.Option(help="The table that controls learn from; else --data.", show_default=False),
+    ] = None,
+    ood_ratio: Annotated[
+        str, typer.Option(help="Shares of OOD rows in the mixes, between 0 and 1.")
+    ] = "0,0.2,0.5,0.8,1",
+    turns: Annotated[Turns, typer.Option(help="First turns only, or all turns.")] = Turns.ALL,
+    alpha: Annotated[float, typer.Option(help="Level at which detectors flag.")] = 0.05,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Draws of the bootstrap behind the intervals; 0 for none.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of mixes, draws and noise.")] = 0,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Evaluate on a sample of so many rows.", show_default=False),
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the predictors.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print eval.json's content.")] = False,
+) -> None:
+    """Compare predictors with each other and with the controls, in and out of distribution."""
+    from lengthpred.cli.comparison_table import print_comparison
+    from lengthpred.data.table import Table
+    from lengthpred.eval.compare import compare
+    from lengthpred.eval.output import Document, check_out, write_results
+
+    if out is not None:
+        check_out(out, force=force)
+    ratios = parse_ratios(ood_ratio)
+    table = Table(data)
+    given = {name: load_named(name) for name in names if not is_control(name)}
+    rows = load_rows(table, turns, max_rows, seed)
+    train = None if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
+    labelled = {label: given.get(name) for label, name in labels(names).items()}
+    with progress() as bar:
+        task = bar.add_task("evaluating")
+        comparison = compare(
+            fitted(labelled, rows, train, seed),
+            rows,
+            train_rows=train,
+            ratios=ratios,
+            alpha=alpha,
+            resamples=resamples,
+            seed=seed,
+            cost=cost,
+            on_progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    command = f"lengthpred {shlex.join(sys.argv[1:])}"
+    document = Document(command, table.fingerprint, seed, comparison.results)
+    if as_json:
+        print_json(document.as_json())
+    else:
+        print_comparison(comparison.results, stdout)
+    _say(comparison, as_json=as_json)
+    if out is not None:
+        for path in write_results(document, out, force=force):
+            (stderr if as_json else stdout).print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def parse_ratios(text: str) -> list[float]:
+    """The numbers of "0,0.5,1"; raises SettingsError for what is no number from 0 to 1."""
+    ratios = []
+    for part in text.split(","):
+        try:
+            ratio = float(part)
+        except ValueError:
+            ratio = float("nan")
+        if not 0 <= ratio <= 1:
+            raise SettingsError(
+                f"--ood-ratio has '{part.strip()}': give numbers from 0 to 1 with commas between, "
+                "such as 0,0.5,0.8"
+            )
+        ratios.append(ratio)
+    return ratios
+
+
+def is_control(name: str) -> bool:
+    """Whether a DIR names a control; `./constant` is a folder of that name."""
+    from lengthpred.eval.controls import CONTROLS
+
+    return name in CONTROLS
+
+
+def load_named(name: str) -> "Predictor | Detector":
+    """The predictor or detector in the folder `name`; raises ArtifactError as `load` does."""
+    from lengthpred.artifact import load_storable
+    from lengthpred.eval.controls import CONTROLS
+
+    if not Path(name).exists():
+        raise ArtifactError(
+            f"there is no folder '{name}', and no control of that name. "
+            + did_you_mean(name, CONTROLS)
+        )
+    loaded = load_storable(name)
+    if not hasattr(loaded, "predict") and not hasattr(loaded, "p_value"):
+        raise ArtifactError(f"{name} holds a {loaded.kind}, which is no predictor and no detector")
+    return cast("Predictor | Detector", loaded)
+
+
+def labels(names: list[str]) -> dict[str, str]:
+    """A label for each DIR: its last part, or more of it where two would share one."""
+    labelled: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        parts = (name,) if is_control(name) else Path(name).resolve().parts
+        taken = {*labelled, *(other for other in names if is_control(other) and other != name)}
+        # The table has rows of these names in any case.
+        taken |= set() if is_control(name) else {"constant", "prompt-length", "oracle"}
+        tails = ("/".join(parts[-k:]) for k in range(1, len(parts) + 1))
+        labelled[next((tail for tail in tails if tail not in taken), name)] = name
+    return labelled
+
+
+def fitted(
+    labelled: "dict[str, Predictor | Detector | None]",
+    rows: "Rows",
+    train: "Rows | None",
+    seed: int,
+) -> "dict[str, Predictor | Detector]":
+    """The loaded ones, and in place of None the control of that label, where compare lacks it."""
+    from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
+
+    made: dict[str, Predictor | Detector] = {}
+    for label, one in labelled.items():
+        if one is not None:
+            made[label] = one
+        elif label not in ALWAYS:
+            learns_from = rows if label in KNOWING or train is None else train
+            made[label] = fit_control(label, learns_from, seed=seed)
+    return made
+
+
+def load_rows(table: "Table", turns: Turns, max_rows: int | None, seed: int) -> "Rows":
+    """The rows to evaluate on; raises DataError when there is no first turn."""
+    if turns is Turns.ALL:
+        return table.rows(limit=max_rows, seed=seed)
+    rows = table.rows()
+    first = np.flatnonzero(rows.columns["turn"] == 0)
+    if not len(first):
+        raise DataError(f"{table.path} has no first turns: leave out --turns first")
+    if max_rows is not None and max_rows < len(first):
+        rng = np.random.default_rng(seed)
+        first = np.sort(rng.choice(first, max_rows, replace=False))
+    return rows.take(first)
+
+
+def _say(comparison: "Comparison", *, as_json: bool) -> None:
+    console = stderr if as_json else stdout
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
