@@ -117,9 +117,9 @@ class _Subject:
 
     def another(self) -> "_Subject":
         """One that answers alike and shares no state, to be taught or to be spoilt."""
-        if isinstance(self.thing, Storable):
-            return _Subject(_reloaded(self.thing), self.ask, self.tolerance)
-        return _Subject(copy.deepcopy(self.thing), self.ask, self.tolerance)
+        saved = isinstance(self.thing, Storable)
+        thing = _reloaded(self.thing) if saved else copy.deepcopy(self.thing)
+        return _Subject(thing, self.ask, self.tolerance)
 
 
 def _ask_predictor(predictor: Predictor, requests: Sequence[Request]) -> FloatArray:
@@ -151,7 +151,7 @@ def _ask_detector(detector: Detector, requests: Sequence[Request]) -> FloatArray
 
 def _same_answer_twice(subject: _Subject) -> None:
     requests = example_requests()
-    first, _, again = (subject.rows(r) for r in (requests, requests[::2], requests))
+    first, _, again = (subject.rows(batch) for batch in (requests, requests[::2], requests))
     assert np.array_equal(first, again), "the same requests get the same answer until observe()"
 
 
@@ -159,8 +159,8 @@ def _same_order_as_asked(subject: _Subject) -> None:
     requests = example_requests()
     order = np.random.default_rng(1).permutation(len(requests))
     shuffled = subject.rows([requests[i] for i in order])
-    alike = np.allclose(shuffled, subject.rows(requests)[order], atol=subject.tolerance)
-    assert alike, "answers come in the order asked"
+    wanted = subject.rows(requests)[order]
+    assert np.allclose(shuffled, wanted, atol=subject.tolerance), "answers keep the order asked"
 
 
 def _single_equals_batch(subject: _Subject) -> None:
@@ -190,10 +190,10 @@ def _answers_are_not_aliased(subject: _Subject) -> None:
     before, kept = spoilt.rows(requests), copy.deepcopy(requests)
     for _ in range(2):  # the second time, a cached answer would be the one that was spoilt
         is_detector = subject.ask is _ask_detector
-        given = (spoilt.thing.p_value if is_detector else spoilt.thing.predict)(requests)
-        array = given.pmf if isinstance(given, LengthDistribution) else given
+        thing = spoilt.thing
+        array = thing.p_value(requests) if is_detector else thing.predict(requests).pmf
         if array.flags.writeable:
-            array[:] = 0.5
+            array[:] = np.roll(array, 7, axis=1) if array.ndim == 2 else 1.0
     assert requests == kept, "requests are left as they were"
     unspoilt = np.array_equal(spoilt.rows(requests), before)
     assert unspoilt, "writing to a returned array changes no later answer"
@@ -251,9 +251,9 @@ def _taught(subject: _Subject, request: Request, length: int, stopped: Any) -> F
     assert np.array_equal(learner.rows([request]), before), "observing nothing changes nothing"
     lengths = np.full(len(stopped), length)
     with ThreadPoolExecutor(2) as pool:
-        watching = pool.submit(lambda: [learner.rows([request]) for _ in range(20)])
+        asking = pool.submit(lambda: [learner.rows([request]) for _ in range(20)])
         learner.thing.observe([request] * len(stopped), lengths, stopped)
-        watching.result()
+        asking.result()
     _round_trip(learner)
     median: FloatArray = learner.thing.predict([request]).median()
     return median
@@ -278,11 +278,11 @@ def _refines(subject: _Subject) -> None:
 
 
 _SHARED: tuple[Callable[[_Subject], None], ...] = (
+    _any_request,
     _same_answer_twice,
     _same_order_as_asked,
     _single_equals_batch,
     _empty_batch,
-    _any_request,
     _answers_are_not_aliased,
     _thread_safe,
     _round_trip,
