@@ -50,9 +50,17 @@ BATCH = 4096
 
 def request_from_row(row: Mapping[str, Any]) -> Request:
     """The request that a row of a table records; absent and null columns take their default."""
-    text = {name: row.get(name) or "" for name in ("prompt", "context", "model", "tenant", "id")}
-    numbers = {name: row.get(name) for name in ("prompt_tokens", "max_tokens", "temperature")}
-    return Request(**text, **numbers, reply_tokens=tuple(row.get("reply_tokens") or ()))
+    return Request(
+        prompt=row.get("prompt") or "",
+        context=row.get("context") or "",
+        reply_tokens=tuple(row.get("reply_tokens") or ()),
+        prompt_tokens=row.get("prompt_tokens"),
+        max_tokens=row.get("max_tokens"),
+        model=row.get("model") or "",
+        temperature=row.get("temperature"),
+        tenant=row.get("tenant") or "",
+        id=row.get("id") or "",
+    )
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class Table:
         names: dict[str, int] = {}
         offset = 0
         for batch in self.batches():
-            yield _rows(batch, names, offset)
+            yield _rows(batch, _numbered(batch, names, offset), offset)
             offset += len(batch)
 
     def rows(self, limit: int | None = None, seed: int = 0) -> Rows:
@@ -174,7 +182,9 @@ class Table:
         offset, parts = 0, []
         for batch in self.batches():
             mask = keep[offset : offset + len(batch)]
-            parts.append(_rows(batch.filter(pa.array(mask)), names, offset))
+            # Numbered before the sample is taken: a group has one number however it is read.
+            groups = _numbered(batch, names, offset)[mask]
+            parts.append(_rows(batch.filter(pa.array(mask)), groups, offset))
             offset += len(batch)
         return _joined(parts)
 
@@ -222,8 +232,17 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def _rows(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> Rows:
-    """One batch in memory; `names` numbers the groups across batches."""
+def _numbered(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> IntArray:
+    """The number of each row's group, (n,); `names` keeps them across batches."""
+    found = batch.column("group").to_pylist() if "group" in batch.schema.names else []
+    found = found or [None] * len(batch)
+    # A row without a group is one of its own.
+    keys = [f"\0{offset + i}" if group is None else group for i, group in enumerate(found)]
+    return np.array([names.setdefault(key, len(names)) for key in keys], np.int64)
+
+
+def _rows(batch: pa.RecordBatch, groups: IntArray, offset: int) -> Rows:
+    """One batch in memory."""
     records = batch.to_pydict()
     n = len(batch)
     samples = records["output_tokens"]
@@ -237,20 +256,21 @@ def _rows(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> Rows:
         if flags is not None and len(flags) != len(row):
             raise DataError(f"row {offset + i}: censored has {len(flags)} values for {len(row)}")
     counts = [len(row) for row in samples]
-    keys = [
-        group if group is not None else f"\0{offset + i}"
-        for i, group in enumerate(records.get("group") or [None] * n)
-    ]
-    each = [dict(zip(records, values, strict=True)) for values in zip(*records.values(), strict=True)]
+    cells = zip(*records.values(), strict=True)
+    each = [dict(zip(records, values, strict=True)) for values in cells]
     return Rows(
         requests=[request_from_row(row) for row in each],
         lengths=np.array([length for row in samples for length in row], np.int64),
         censored=np.array(
-            [bool(f) for row, fs in zip(samples, stopped, strict=True) for f in fs or [False] * len(row)],
+            [
+                bool(flag)
+                for row, flags in zip(samples, stopped, strict=True)
+                for flag in flags or [False] * len(row)
+            ],
             bool,
         ),
         owner=np.repeat(np.arange(n), counts),
-        groups=np.array([names.setdefault(key, len(names)) for key in keys], np.int64),
+        groups=groups,
         columns={
             "domain": _text(records.get("domain"), n),
             "language": _text(records.get("language"), n),
@@ -273,6 +293,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         owner=np.concatenate([p.owner + size for p, size in zip(parts, sizes, strict=True)]),
         groups=np.concatenate([part.groups for part in parts]),
         columns={
-            name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in parts[0].columns
         },
     )

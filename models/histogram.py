@@ -1,0 +1,169 @@
+"""QLM's predictor: a histogram of past lengths for each model and class of request.
+
+Source: Patke et al., "Queue Management for SLO-Oriented Large Language Model Serving"
+(arXiv:2407.00047), which predicts a request's output from the distribution of past ones like it.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from lengthpred.artifact import Contents, Storable
+from lengthpred.base import FloatArray, IntArray, Request
+from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.models.request_class import path_of
+
+__all__ = ["Histogram"]
+
+ALL_MODELS = "*"
+ROOT = (ALL_MODELS,)
+# How many observations the prior of the very first cell counts for: enough to give every bin
+# some mass, too few to matter once there are data.
+ROOT_STRENGTH = 0.5
+
+
+class Histogram(Storable):
+    """Counts of past lengths in nested cells, each backed off to its parent when it is thin.
+
+    A request's cell is its class (length of the prompt, script, kind of task) under its target
+    model, and beside that under all models together. A cell's distribution is a product of
+    hazards, P(length in bin b | length reaches b) = (events + strength x parent's hazard) / (at
+    risk + strength): a thin cell leans on its parent, and where answers were stopped by a limit
+    nothing is at risk beyond it, so that the tail is the parent's (Kaplan & Meier, 1958).
+
+    strength   observations that the parent's distribution counts for
+    half_life  observations after which one that was learnt online counts half, by cell
+    cells      by path (model, class, …): bins with an answer's end and with a stopped answer,
+               float64 (2, bins)
+    """
+
+    kind = "histogram"
+
+    def __init__(
+        self,
+        grid: LengthGrid,
+        strength: float = 30.0,
+        half_life: float = 20_000.0,
+        cells: Mapping[tuple[str, ...], FloatArray] | None = None,
+    ) -> None:
+        if strength <= 0 or half_life <= 0:
+            raise ValueError("strength and half_life must be above 0")
+        self._grid = grid
+        self._strength = strength
+        self._half_life = half_life
+        self._cells = {ROOT: np.zeros((2, grid.bins))} | dict(cells or {})
+        self._lock = threading.Lock()
+        self._memo: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
+
+    def predict(self, requests: Sequence[Request]) -> LengthDistribution:
+        """See `lengthpred.Predictor`."""
+        memo = self._memo
+        rows = [
+            found if (found := memo.get(path := path_of(request))) is not None
+            else self._remembered(path, memo)
+            for request in requests
+        ]  # fmt: skip
+        pmf = np.array(rows, np.float32).reshape(len(rows), self._grid.bins)
+        return LengthDistribution.trusted(self._grid, pmf)
+
+    def observe(
+        self, requests: Sequence[Request], lengths: IntArray, censored: npt.NDArray[np.bool_]
+    ) -> None:
+        """See `lengthpred.Observer`; older observations fade with `half_life`."""
+        self.learn(requests, lengths, censored, fade=0.5 ** (1 / self._half_life))
+
+    def learn(
+        self,
+        requests: Sequence[Request],
+        lengths: IntArray,
+        censored: npt.NDArray[np.bool_],
+        weights: FloatArray | None = None,
+        fade: float = 1.0,
+    ) -> None:
+        """Count lengths, (n,), with `weights` (n,); what is there already fades for each one."""
+        bins = self._grid.index(lengths)
+        weights = np.ones(len(bins)) if weights is None else weights
+        members: dict[tuple[str, ...], list[int]] = {}
+        for i, request in enumerate(requests):
+            for path in _learnt_by(path_of(request)):
+                members.setdefault(path, []).append(i)
+        with self._lock:
+            for path, rows in members.items():
+                cell = self._cells.setdefault(path, np.zeros((2, self._grid.bins)))
+                if fade < 1:
+                    cell *= fade ** len(rows)
+                np.add.at(cell, (censored[rows].astype(np.int64), bins[rows]), weights[rows])
+            # A fresh dict: a thread that predicts now may still write what it computed before.
+            self._memo = {}
+
+    def contents(self) -> Contents:
+        """See `Storable`."""
+        with self._lock:
+            paths = sorted(self._cells)
+            return Contents(
+                config={
+                    "strength": self._strength,
+                    "half_life": self._half_life,
+                    "paths": [list(path) for path in paths],
+                },
+                grid=self._grid,
+                arrays={"cells": np.array([self._cells[path] for path in paths])},
+            )
+
+    @classmethod
+    def from_contents(cls, contents: Contents) -> Self:
+        """See `Storable`."""
+        config, cells = contents.config, contents.arrays["cells"]
+        if cells.shape != (len(config["paths"]), 2, contents.grid.bins):
+            raise ValueError(f"cells have shape {cells.shape}")
+        paths = [tuple(str(step) for step in path) for path in config["paths"]]
+        # Copies: what is loaded may be read-only, and these are counted up in place.
+        named = {path: np.array(cell) for path, cell in zip(paths, cells, strict=True)}
+        return cls(contents.grid, config["strength"], config["half_life"], named)
+
+    def _remembered(
+        self, path: tuple[str, ...], memo: dict[tuple[str, ...], npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        with self._lock:
+            alive = np.cumprod(1 - (hazards := self._hazards(path)))
+        pmf = hazards * np.concatenate([[1.0], alive[:-1]])
+        memo[path] = (pmf / pmf.sum()).astype(np.float32)
+        return memo[path]
+
+    def _hazards(self, path: tuple[str, ...]) -> FloatArray:
+        """P(length in bin b | it reaches b), (bins,), of the cell nearest to `path`."""
+        hazards = 1 / np.arange(self._grid.bins, 0, -1.0)
+        for step in _ancestry(path):
+            cell = self._cells.get(step)
+            if cell is None:
+                continue
+            ended, stopped = cell
+            strength = ROOT_STRENGTH if step == ROOT else self._strength
+            # An answer stopped inside a bin was not seen to the bin's end: at risk before it only.
+            at_risk = (ended + stopped)[::-1].cumsum()[::-1] - stopped
+            hazards = (ended + strength * hazards) / (at_risk + strength)
+        hazards[-1] = 1.0
+        return hazards
+
+
+def _learnt_by(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every cell that an observation of `path` counts in."""
+    for end in range(1, len(path) + 1):
+        yield (ALL_MODELS, *path[1:end])
+        if path[0] != ALL_MODELS:
+            yield path[:end]
+
+
+def _ancestry(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The cells to read for `path`, from the widest: the class under all models, then its own.
+
+    A model that was never seen ends with the class under all models.
+    """
+    for end in range(1, len(path) + 1):
+        yield (ALL_MODELS, *path[1:end])
+    if path[0] != ALL_MODELS:
+        for end in range(1, len(path) + 1):
+            yield path[:end]

@@ -1,0 +1,130 @@
+"""From a table on disk to an artifact on disk: what `lengthpred train` does."""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lengthpred.artifact import Card, Storable, check_target
+from lengthpred.data.table import Rows, Table
+from lengthpred.errors import DataError, SettingsError, did_you_mean
+from lengthpred.metrics import scores
+from lengthpred.training.progress import OnProgress, silent
+from lengthpred.training.settings import (
+    BoostedSettings,
+    DetectorSettings,
+    HistogramSettings,
+    Settings,
+    SqlmSettings,
+    read_recipe,
+)
+
+__all__ = ["KINDS", "fit", "train_kind"]
+
+CALIBRATION_SHARE = 0.15
+CALIBRATION_ROWS = 30_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind that can be trained: its module's `train`, its settings, and whether it streams."""
+
+    module: str
+    settings: type[Settings]
+    streams: bool = False
+
+
+KINDS = {
+    "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
+    "detector": Kind("lengthpred.training.detectors", DetectorSettings),
+    "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
+    "sqlm": Kind("lengthpred.training.sqlm", SqlmSettings),
+}
+
+
+def fit(
+    kind: str,
+    data: Path,
+    out: Path,
+    *,
+    calibration: Path | None = None,
+    recipe: Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    on_progress: OnProgress = silent,
+) -> Storable:
+    """Train a `kind` on the table `data` and save it to the folder `out`.
+
+    Without `calibration`, a seeded 15 % of the groups of `data` are kept from training for it.
+    Everything that can be refused is refused before the work: raises SettingsError, DataError or
+    ArtifactError.
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"'{kind}' cannot be trained. {did_you_mean(kind, KINDS)}")
+    settings = read_recipe(recipe, kind, KINDS[kind].settings)
+    check_target(out, force=force)
+    table = Table(data)
+    held = Table(calibration) if calibration is not None else None
+    trained = train_kind(kind, table, held, settings, seed, on_progress)
+    trained.save(out, force=force)
+    return trained
+
+
+def train_kind(
+    kind: str,
+    table: Table,
+    calibration: Table | None,
+    settings: Settings,
+    seed: int,
+    on_progress: OnProgress = silent,
+) -> Storable:
+    """A trained `kind`, its card filled in; see `fit`."""
+    rng = np.random.default_rng(seed)
+    trainer: Any = importlib.import_module(KINDS[kind].module)
+    on_progress("reading the table", 0, 0)
+    rows, held = _halves(table, calibration, settings.max_rows, seed)
+    source: Rows | Iterator[Rows] = rows
+    if KINDS[kind].streams and len(table) > settings.max_rows:
+        source = _stream(table, calibration, seed)
+    trained: Storable = trainer.train(source, held, settings, rng, on_progress)
+    models = sorted({request.model for request in rows.requests if request.model})
+    trained.card = Card(tuple(models), table.fingerprint, _scores(trained, held, rng))
+    return trained
+
+
+def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tuple[Rows, Rows]:
+    """Training rows and calibration rows, in memory; no group is in both."""
+    rows = table.rows(most, seed)
+    if calibration is not None:
+        return rows, calibration.rows(CALIBRATION_ROWS, seed)
+    held = _held(len(table), seed)[rows.groups]
+    if held.all() or not held.any():
+        raise DataError(
+            f"{table.path} has too few groups ({len(set(rows.groups.tolist()))}) to keep some for "
+            "calibration: give a larger table, or one of its own with --calibration"
+        )
+    kept = np.flatnonzero(held)[:CALIBRATION_ROWS]
+    return rows.take(~held), rows.take(kept)
+
+
+def _stream(table: Table, calibration: Table | None, seed: int) -> Iterator[Rows]:
+    """All training rows of a table that does not fit in memory, piece by piece."""
+    held = _held(len(table), seed)
+    for piece in table.chunks():
+        yield piece if calibration is not None else piece.take(~held[piece.groups])
+
+
+def _held(groups: int, seed: int) -> Any:
+    """Which group numbers are kept for calibration, bool (groups,)."""
+    return np.random.default_rng([seed, 1]).random(groups) < CALIBRATION_SHARE
+
+
+def _scores(trained: Storable, held: Rows, rng: np.random.Generator) -> dict[str, float]:
+    """The metrics that the manifest records: of the calibration rows."""
+    if not hasattr(trained, "predict"):
+        return {}
+    answer = trained.predict(held.requests)
+    return scores(answer, held.truth, held.truth_censored, rng)
