@@ -1,0 +1,89 @@
+"""The real command, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lengthpred.models.controls import fit_constant
+from tests.builders import build
+from tests.eval.cases import make_rows, write_rows
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "lengthpred.cli", "eval", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_it_prints_a_table_and_writes_its_files(table: Path, tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        fit_constant(make_rows()).save(tmp_path / parent / "model")
+    names = [tmp_path / "a" / "model", tmp_path / "b" / "model", "samples-mean", "oracle"]
+    done = run(*names, "--data", table, "--out", tmp_path / "out", "--resamples", 20, "--no-cost")
+    for line in ("in distribution, 72 rows", "mix, 50% out", "b/model", "samples-mean", "note: "):
+        assert line in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120  # paths of files are never wrapped
+    document = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert document["command"].startswith("lengthpred eval ")
+    named = {row["predictor"] for row in document["rows"]}
+    assert named == {"model", "b/model", "samples-mean", "oracle", "constant", "prompt-length"}
+    assert (tmp_path / "out" / "eval.csv").is_file()
+    again = run("oracle", "--data", table, "--out", tmp_path / "out", code=2)
+    assert "--force" in again.stderr
+
+
+def test_json_is_all_that_stdout_holds(table: Path) -> None:
+    done = run(
+        "oracle-noise", "--data", table, "--train-data", table, "--turns", "first", "--json",
+        "--max-rows", 30, "--resamples", 0, "--ood-ratio", "0.5",
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+    assert set(document) == {"format_version", "command", "data_sha256", "seed", "rows"}
+    oracle = [r for r in document["rows"] if (r["predictor"], r["metric"]) == ("oracle", "tau")]
+    assert sum(row["n"] for row in oracle if row["split"] in ("in", "ood")) == 30
+
+
+def test_a_detector_can_be_evaluated_alone(table: Path, tmp_path: Path) -> None:
+    build("knn").save(tmp_path / "knn")
+    done = run(tmp_path / "knn", "--data", table, "--no-cost", "--resamples", 5)
+    assert "AUROC" in done.stdout and "false alarms" in done.stdout
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(table: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "notes.parquet"
+    text.write_text("no table")
+    cases: list[tuple[list[object], str]] = [
+        (["oracel", "--data", table], "Did you mean 'oracle'?"),
+        ([empty, "--data", table], "is not an artifact"),
+        (["oracle", "--data", text], "is not a Parquet file"),
+        (["oracle", "--data", tmp_path / "absent"], "is not a file"),
+        (["oracle", "--data", table, "--ood-ratio", "0,half"], "--ood-ratio has 'half'"),
+        (["oracle", "--data", table, "--ood-ratio", "1.5"], "--ood-ratio has '1.5'"),
+        (["oracle", "--data", table, "--alpha", "2"], "alpha must lie"),
+    ]
+    for arguments, message in cases:
+        out = tmp_path / "never"
+        done = run(*arguments, "--out", out, code=2)
+        assert message in " ".join(done.stderr.split())
+        assert not out.exists()
+
+
+def test_a_control_that_lacks_samples_says_so(tmp_path: Path) -> None:
+    single = write_rows(tmp_path / "single.parquet", make_rows(20), 1)
+    done = run("samples-max", "--data", single, code=2)
+    assert "two or more lengths" in done.stderr
+
+
+def test_a_missing_option_is_named(tmp_path: Path) -> None:
+    assert "--data" in run("oracle", code=2).stderr
