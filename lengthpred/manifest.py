@@ -93,7 +93,8 @@ def is_inside(name: str) -> bool:
 def to_json(value: object) -> bytes:
     import json
 
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # Escapes: a name learned from live traffic may hold half a surrogate pair, which is no UTF-8.
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
