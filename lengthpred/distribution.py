@@ -215,23 +215,27 @@ class LengthDistribution:
         return self.pmf.astype(np.float64)
 
     def _bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """First and last length of every bin, after the cuts of floor and ceiling, (n, bins)."""
+        """First and last length of every bin, after the cuts of floor and ceiling, (n, bins).
+
+        Of a bin that is cut away, the last is one below the first.
+        """
         edges = self.grid.edges.astype(np.float64)
-        first, last = edges[None, :-1], edges[None, 1:] - 1
+        last = np.repeat(edges[None, 1:] - 1, len(self), axis=0)
         # The overflow has no end: a floor beyond its nominal one moves that on.
-        last = np.repeat(last, len(self), axis=0)
         last[:, -1] = np.maximum(last[:, -1], 2.0 * self.floor)
-        low = np.maximum(first, self.floor[:, None])
-        high = np.minimum(last, self.ceiling[:, None])
-        return low, np.maximum(high, low - 1)
+        low = np.maximum(edges[None, :-1], self.floor[:, None])
+        return low, np.maximum(np.minimum(last, self.ceiling[:, None]), low - 1)
 
     def _bounds_of(
         self, bins: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        low, high = self._bounds()
-        rows = np.arange(len(self))[:, None]
-        low, high = low[rows, bins], high[rows, bins]
-        return low, np.maximum(high, low)
+        """The same for some bins of each row, (n, m), without the work for all the others."""
+        edges = self.grid.edges.astype(np.float64)
+        floor, ceiling = self.floor[:, None], self.ceiling[:, None]
+        overflow = bins == self.grid.bins - 1
+        last = np.maximum(edges[bins + 1] - 1, np.where(overflow, 2.0 * floor, 0))
+        low = np.maximum(edges[bins], floor)
+        return low, np.maximum(np.minimum(last, ceiling), low)
 
     def _locate(
         self, levels: npt.NDArray[np.float64]
