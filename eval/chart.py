@@ -19,7 +19,8 @@ def write_chart(rows: Sequence[Result], path: str | os.PathLike[str]) -> Path:
     graphs = require("plotly.graph_objects", "train", "The chart")
     target = Path(path)
     taus = [row for row in rows if row.metric == "tau"]
-    by_ratio = any(row.ood_ratio is not None for row in taus)
+    mixed = [row for row in taus if row.ood_ratio is not None]
+    by_ratio, taus = bool(mixed), mixed or taus
     figure = graphs.Figure()
     for name in dict.fromkeys(row.predictor for row in taus):
         line = sorted(

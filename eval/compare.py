@@ -3,13 +3,13 @@
 Each is asked once for every row; splits, mixes and resamples then share its answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
-from lengthpred.base import Detector, Predictor
+from lengthpred.base import Detector, FloatArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.bootstrap import Resamples
@@ -75,18 +75,24 @@ def compare(
         report(name, done, steps)
         values[name] = ask_detector(name, detector, rows)
     results: list[Result] = []
+    scored: dict[bytes, list[Result]] = {}  # the mixes of ratio 0 and 1 are splits once more
     for done, mix in enumerate(mixes, start=len(asked) + len(detectors)):
         report(f"scores, {mix.split}", done, steps)
-        draws = Resamples(rows.groups[mix.picked], resamples, seed)
-        for name, answer in answers.items():
-            results.extend(score(name, answer, rows, mix, draws))
-        for name, (_, level) in detectors.items():
-            results.extend(score_detector(name, values[name], level, rows, mix, draws))
+        rows_of_mix = mix.picked.tobytes()
+        if rows_of_mix not in scored:
+            draws = Resamples(rows.groups[mix.picked], resamples, seed)
+            scored[rows_of_mix] = [
+                *(r for name, one in answers.items() for r in score(name, one, rows, mix, draws)),
+                *_detected(detectors, values, rows, mix, draws),
+            ]
+        results += (
+            replace(result, split=mix.split, ood_ratio=mix.ood_ratio)
+            for result in scored[rows_of_mix]
+        )
     if len(mixes) > 1:  # what tells the two sorts apart is best known from all rows of both
         whole = Mix("all", None, np.arange(len(rows)))
         draws = Resamples(rows.groups, resamples, seed)
-        for name, (_, level) in detectors.items():
-            results.extend(score_detector(name, values[name], level, rows, whole, draws))
+        results += _detected(detectors, values, rows, whole, draws)
     report("done", steps, steps)
     notes = _notes(rows, train_rows, ratios, predictors, answers)
     return Comparison([*results, *costs], notes)
@@ -113,6 +119,17 @@ def _detectors(
         elif hasattr(one, "p_value") and not hasattr(one, "predict"):
             found[name] = (one, alpha)
     return found
+
+
+def _detected(
+    detectors: Mapping[str, tuple[Detector, float]],
+    values: Mapping[str, FloatArray],
+    rows: Rows,
+    mix: Mix,
+    draws: Resamples,
+) -> Iterator[Result]:
+    for name, (_, level) in detectors.items():
+        yield from score_detector(name, values[name], level, rows, mix, draws)
 
 
 def _costs(name: str, predictor: Predictor, rows: Rows) -> list[Result]:

@@ -19,7 +19,7 @@ class Mix:
     """Rows to score together.
 
     split      "in" or "ood" (all rows of that sort), "mix", or "all" where nothing is marked
-    ood_ratio  share of out-of-distribution rows; None where nothing is marked
+    ood_ratio  share of out-of-distribution rows of a "mix"; None for the others
     picked     int64: numbers of the rows, rising
     """
 
@@ -29,11 +29,11 @@ class Mix:
 
 
 def make_mixes(rows: Rows, ratios: Sequence[float] = RATIOS, seed: int = 0) -> list[Mix]:
-    """The splits of `rows` by their column `ood`, and a mix for each ratio between 0 and 1.
+    """The splits of `rows` by their column `ood`, and between them a mix for each ratio.
 
-    Ratio 0 is the split "in" and ratio 1 is "ood": both are there whether asked for or not, as
-    long as they have rows. A mix holds as many rows as can be drawn without replacement at its
-    ratio. Raises SettingsError for a ratio outside [0, 1].
+    A mix holds as many rows as can be drawn without replacement at its ratio, so that of ratio 0
+    is all of "in", and that of ratio 1 all of "ood". Where there are rows of one sort only, there
+    are no mixes. Raises SettingsError for a ratio outside [0, 1].
     """
     for ratio in ratios:
         if not 0 <= ratio <= 1:
@@ -43,15 +43,20 @@ def make_mixes(rows: Rows, ratios: Sequence[float] = RATIOS, seed: int = 0) -> l
     if not len(outside):
         return [Mix("all", None, inside)]
     if not len(inside):
-        return [Mix("ood", 1.0, outside)]
-    mixes = [Mix("in", 0.0, inside)]
-    for ratio in sorted({ratio for ratio in ratios if 0 < ratio < 1}):
-        # A generator of its own for each ratio: which others are asked for changes nothing.
-        rng = np.random.default_rng([seed, round(ratio * 1e6)])
-        size = min(len(inside) / (1 - ratio), len(outside) / ratio)
-        picks = [
-            rng.choice(inside, min(round(size * (1 - ratio)), len(inside)), replace=False),
-            rng.choice(outside, min(round(size * ratio), len(outside)), replace=False),
-        ]
-        mixes.append(Mix("mix", ratio, np.sort(np.concatenate(picks))))
-    return [*mixes, Mix("ood", 1.0, outside)]
+        return [Mix("ood", None, outside)]
+    mixes = [Mix("mix", r, _drawn(inside, outside, r, seed)) for r in sorted(set(ratios))]
+    return [Mix("in", None, inside), *mixes, Mix("ood", None, outside)]
+
+
+def _drawn(inside: IntArray, outside: IntArray, ratio: float, seed: int) -> IntArray:
+    # A generator of its own for each ratio: which others are asked for changes nothing.
+    rng = np.random.default_rng([seed, round(ratio * 1e6)])
+    size = min(
+        len(inside) / (1 - ratio) if ratio < 1 else np.inf,
+        len(outside) / ratio if ratio > 0 else np.inf,
+    )
+    wanted = (
+        (inside, min(round(size * (1 - ratio)), len(inside))),
+        (outside, min(round(size * ratio), len(outside))),
+    )
+    return np.sort(np.concatenate([rng.choice(rows, n, replace=False) for rows, n in wanted]))

@@ -22,7 +22,7 @@ JSON, CSV = "eval.json", "eval.csv"
 class Result:
     """One score.
 
-    ood_ratio  None where the table marks nothing as out of distribution
+    ood_ratio  share of out-of-distribution rows, for the split "mix" only
     low, high  95 % interval; None for what has none (a cost, a table of one group)
     n          rows behind it; for a cost, calls
     """

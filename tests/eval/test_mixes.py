@@ -9,13 +9,16 @@ from lengthpred.eval.mixes import make_mixes
 
 
 def test_each_mix_has_its_share(rows: Rows) -> None:
-    mixes = make_mixes(rows, (0, 0.2, 0.5, 0.8, 1), seed=3)
-    assert [mix.split for mix in mixes] == ["in", "mix", "mix", "mix", "ood"]
+    first, *mixes, last = make_mixes(rows, (1, 0.5, 0.2, 0.8, 0, 0.5), seed=3)
+    assert [mix.ood_ratio for mix in mixes] == [0, 0.2, 0.5, 0.8, 1]
     for mix in mixes:
         share = rows.columns["ood"][mix.picked].mean()
-        assert mix.ood_ratio is not None
+        assert mix.ood_ratio is not None and mix.split == "mix"
         assert share == pytest.approx(mix.ood_ratio, abs=1 / len(mix.picked))
         assert len(set(mix.picked)) == len(mix.picked)
+    for split, mix in ((first, mixes[0]), (last, mixes[-1])):
+        assert split.picked.tolist() == mix.picked.tolist() and split.ood_ratio is None
+    assert (first.split, last.split) == ("in", "ood")
 
 
 def test_draws_are_seeded_and_do_not_depend_on_the_other_ratios(rows: Rows) -> None:
@@ -30,7 +33,7 @@ def test_without_marks_all_rows_are_one_split(rows: Rows) -> None:
         (mix,) = make_mixes(plain)
         assert (mix.split, mix.ood_ratio, len(mix.picked)) == ("all", None, len(plain))
     (only,) = make_mixes(rows.take(rows.columns["ood"]))
-    assert (only.split, only.ood_ratio) == ("ood", 1.0)
+    assert (only.split, only.ood_ratio) == ("ood", None)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])

@@ -11,8 +11,8 @@ from lengthpred.eval.chart import write_chart
 from lengthpred.eval.output import Document, Result, read_results, write_results
 
 ROWS = [
-    Result("boosted", "in", 0.0, "tau", 0.4, 0.35, 0.45, 100),
-    Result("boosted", "ood", 1.0, "tau", 0.1, 0.05, 0.15, 60),
+    Result("boosted", "mix", 0.0, "tau", 0.4, 0.35, 0.45, 100),
+    Result("boosted", "ood", None, "tau", 0.1, 0.05, 0.15, 60),
     Result("boosted", "all", None, "us_per_request_p50", 120.5, None, None, 500),
 ]
 DOCUMENT = Document("lengthpred eval boosted --data t.parquet", "ab" * 32, 7, ROWS)
@@ -28,7 +28,7 @@ def test_the_format_is_fixed(tmp_path: Path) -> None:
         "rows": [
             {
                 "predictor": "boosted",
-                "split": "in",
+                "split": "mix",
                 "ood_ratio": 0.0,
                 "metric": "tau",
                 "value": 0.4,
@@ -39,7 +39,7 @@ def test_the_format_is_fixed(tmp_path: Path) -> None:
             {
                 "predictor": "boosted",
                 "split": "ood",
-                "ood_ratio": 1.0,
+                "ood_ratio": None,
                 "metric": "tau",
                 "value": 0.1,
                 "low": 0.05,
