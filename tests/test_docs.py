@@ -6,10 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lengthpred import LengthGrid
+from lengthpred.models.controls import Constant
+
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FLAGS = re.DOTALL | re.MULTILINE
+BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", FLAGS)
 COMMAND = re.compile(r"<!-- command: (\w+) -->\n```bash\n(.*)\n```")
 DIST_INFO = "wordy-0.1.0.dist-info"
 
@@ -59,6 +64,16 @@ def test_the_readme_has_its_two_commands() -> None:
     for name, end in (("quickstart", "lengthpred quickstart"), ("tests", "python -m pytest")):
         assert commands[name].startswith("python3 -m venv .venv")
         assert commands[name].endswith(end)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), FLAGS)
+    assert found
+    grid = LengthGrid()
+    Constant(grid, np.full((1, grid.bins), 1 / grid.bins, np.float32)).save(
+        tmp_path / "my-predictor"
+    )
+    subprocess.run([sys.executable, "-c", found[1]], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
