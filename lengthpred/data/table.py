@@ -5,6 +5,7 @@ their default. What the columns mean is in docs/data.md.
 """
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -194,20 +195,25 @@ def write_table(
 ) -> int:
     """Write batches of SCHEMA's columns to a Parquet file, whole or not at all; returns the rows.
 
-    Raises DataError when `path` exists and not `force`.
+    Raises DataError when `path` exists and not `force`, or cannot be written.
     """
     target = Path(path)
-    if target.exists() and not force:
+    if target.is_dir() or (target.exists() and not force):
         raise DataError(f"{target} exists already: choose another name, or add --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    rows = 0
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        fresh = Path(scratch, "new")
-        with pq.ParquetWriter(fresh, SCHEMA, compression="zstd") as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += len(batch)
-        os.replace(fresh, target)
+    # What cannot be read at all must not leave a new folder behind: read before writing.
+    stream, rows = iter(batches), 0
+    first = list(itertools.islice(stream, 1))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+            fresh = Path(scratch, "new")
+            with pq.ParquetWriter(fresh, SCHEMA, compression="zstd") as writer:
+                for batch in itertools.chain(first, stream):
+                    writer.write_batch(batch)
+                    rows += len(batch)
+            os.replace(fresh, target)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
     return rows
 
 
@@ -217,7 +223,7 @@ def _conformed(batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         wanted = SCHEMA.field(name).type
         try:
-            if pa.types.is_list(wanted) and not _is_list(column.type):
+            if pa.types.is_list(wanted) and not pa.types.is_nested(column.type):
                 offsets = pa.array(np.arange(len(column) + 1, dtype=np.int32))
                 column = pa.ListArray.from_arrays(offsets, column)
             arrays.append(column.cast(wanted))
@@ -226,10 +232,6 @@ def _conformed(batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
                 f"{path}: column '{name}' holds {column.type}, not {wanted} ({error})"
             ) from error
     return pa.record_batch(arrays, names=batch.schema.names)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _numbered(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> IntArray:
@@ -255,7 +257,6 @@ def _rows(batch: pa.RecordBatch, groups: IntArray, offset: int) -> Rows:
         flags = stopped[i]
         if flags is not None and len(flags) != len(row):
             raise DataError(f"row {offset + i}: censored has {len(flags)} values for {len(row)}")
-    counts = [len(row) for row in samples]
     cells = zip(*records.values(), strict=True)
     each = [dict(zip(records, values, strict=True)) for values in cells]
     return Rows(
@@ -269,7 +270,7 @@ def _rows(batch: pa.RecordBatch, groups: IntArray, offset: int) -> Rows:
             ],
             bool,
         ),
-        owner=np.repeat(np.arange(n), counts),
+        owner=np.repeat(np.arange(n), [len(row) for row in samples]),
         groups=groups,
         columns={
             "domain": _text(records.get("domain"), n),

@@ -148,7 +148,8 @@ def _splits_at_spaces(model: Any) -> bool:
 class _Words(dict[str, int]):
     """Tokens of a word with the spaces before it, remembered: five times faster than whole texts.
 
-    A key is the word with all but the first of its spaces: the model itself puts one in front.
+    A key is the word with all but the first of its spaces: the model itself puts one in front,
+    except before "", which stands for a single space at the end of a text.
     """
 
     LIMIT = 400_000  # words, about 60 MB
@@ -158,7 +159,7 @@ class _Words(dict[str, int]):
         self.model = model
 
     def __missing__(self, word: str) -> int:
-        count = len(self.model.encode(word))
+        count = len(self.model.encode(word)) if word else 1
         if len(word) <= 32 and len(self) < self.LIMIT:
             self[word] = count
         return count

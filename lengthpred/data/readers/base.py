@@ -64,6 +64,10 @@ def open_bytes(source: Source) -> Path:
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {kind}: give the file to import")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     source.total = path.stat().st_size
     if not source.total:
         raise DataError(f"{path} is empty: give a file with rows")

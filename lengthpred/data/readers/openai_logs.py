@@ -8,6 +8,7 @@ batch API hold no requests: give their input file as `Source.requests`, joined b
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,17 @@ TIMES = ("arrival_s", "created", "created_at", "timestamp", "time")
 def read(source: Source, report: ImportReport) -> Iterator[Draft]:
     """One draft a line. Raises DataError when the file is no JSON."""
     path = open_bytes(source)
-    requests = _Requests(Path(source.requests)) if source.requests else None
-    for where, line in json_records(source, path, report):
-        try:
-            yield _draft(line, where, source, requests)
-        except _Unusable as fault:
-            report.drop(str(fault), where)
-        except DataError as error:
-            report.drop(f"bad request: {error}", where)
+    with ExitStack() as stack:
+        requests = None
+        if source.requests:
+            requests = stack.enter_context(closing(_Requests(Path(source.requests))))
+        for where, line in json_records(source, path, report):
+            try:
+                yield _draft(line, where, source, requests)
+            except _Unusable as fault:
+                report.drop(str(fault), where)
+            except DataError as error:
+                report.drop(f"bad request: {error}", where)
 
 
 class _Unusable(Exception):
@@ -215,7 +219,11 @@ class _Requests:
                 self._places[str(entry["custom_id"])] = place
             place += len(line)
         if not self._places:
+            self.close()
             raise DataError(f"{path} has no line with 'custom_id': give the input of the batch")
+
+    def close(self) -> None:
+        self._file.close()
 
     def find(self, name: str) -> Any:
         if name not in self._places:
