@@ -8,7 +8,6 @@ import sys
 from importlib import import_module
 from typing import Annotated
 
-import click
 import typer
 from rich.markup import escape
 
@@ -47,26 +46,21 @@ def _options(
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        # Typer itself ends with 2 for wrong usage, whichever copy of click it brings.
+        app()
     except LengthPredError as error:
         _fail(escape(str(error)), 2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("stopped", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         if os.environ.get("LENGTHPRED_TRACEBACK"):
             raise
-        _fail(
+        defect = (
             f"a defect in lengthpred: {type(error).__name__}: {error} "
-            "(set LENGTHPRED_TRACEBACK=1 to see where, and please report it)",
-            1,
+            "(set LENGTHPRED_TRACEBACK=1 to see where, and please report it)"
         )
-    sys.exit(code if isinstance(code, int) else 0)
+        _fail(escape(defect), 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,6 +1,5 @@
 """Predict how long a language model's answer will be, before it runs."""
 
-
 from lengthpred.artifact import load
 from lengthpred.base import Detector, Observer, Predictor, Refiner, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid

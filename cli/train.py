@@ -1,0 +1,71 @@
+"""`lengthpred train`: from a table to an artifact."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lengthpred.cli.console import print_json, progress, stdout
+
+__all__ = ["register"]
+
+SHOWN = ("tau", "mae", "crps", "coverage_80")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("train")(train)
+
+
+def train(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="histogram, boosted, detector or sqlm.")
+    ],
+    data: Annotated[Path, typer.Option(help="The table to train on.")],
+    out: Annotated[Path, typer.Option(help="The folder that becomes the artifact.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table to calibrate on; else 15 % of the groups of --data.", show_default=False
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the artifact at --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a predictor or a detector on a table of past requests."""
+    from lengthpred.training.fit import fit
+
+    with progress() as bar:
+        task = bar.add_task("training")
+        trained = fit(
+            kind,
+            data,
+            out,
+            calibration=calibration,
+            recipe=recipe,
+            seed=seed,
+            force=force,
+            on_progress=lambda step, done, total: bar.update(
+                task, description=step, completed=done, total=total or None
+            ),
+        )
+    card = trained.card
+    if as_json:
+        print_json(
+            {
+                "kind": trained.kind,
+                "out": str(out),
+                "models": list(card.models),
+                "fingerprint": card.fingerprint,
+                "metrics": dict(card.metrics),
+            }
+        )
+        return
+    scores = ", ".join(f"{name} {card.metrics[name]:.3g}" for name in SHOWN if name in card.metrics)
+    stdout.print(f"wrote {out} ({trained.kind})", highlight=False, soft_wrap=True)
+    if scores:
+        stdout.print(f"on the calibration rows: {scores}", highlight=False, soft_wrap=True)
