@@ -14,13 +14,13 @@ import numpy.typing as npt
 from lengthpred.artifact import Card, Contents, Storable
 from lengthpred.base import FloatArray, IntArray, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.survival import marginal
 
 if TYPE_CHECKING:  # tables need pyarrow, which a server that only predicts can do without
     from lengthpred.data.table import Rows
 
-__all__ = ["Constant", "PromptLength", "fit_constant", "fit_prompt_length", "marginal"]
+__all__ = ["Constant", "PromptLength", "fit_constant", "fit_prompt_length"]
 
-PRIOR_ROWS = 10.0  # rows that a thin cell borrows from its parent
 MODEL_ROWS = 200  # rows that a model needs for a prompt-length table of its own
 KNOT_ROWS, KNOTS = 50, 32
 
@@ -179,39 +179,6 @@ def fit_prompt_length(rows: "Rows", grid: LengthGrid | None = None) -> PromptLen
     fitted = PromptLength(knots, pmf, starts, models[1:], prior)
     fitted.card = prior.card
     return fitted
-
-
-def marginal(
-    grid: LengthGrid,
-    lengths: IntArray,
-    censored: npt.NDArray[np.bool_],
-    weights: FloatArray,
-    parent: FloatArray | None = None,
-) -> FloatArray:
-    """The distribution of lengths (m,), some of them censored, as a pmf (bins,).
-
-    Kaplan and Meier's estimate, bin by bin; a censored length was at risk in the part of its bin
-    that lies below it. What is left above the last event goes to the bin above the highest
-    length. `parent` (bins,) counts as PRIOR_ROWS more rows; without it there must be a length.
-    """
-    found = grid.index(lengths)
-    part = np.clip((lengths - grid.edges[found]) / np.diff(grid.edges)[found], 0, 1)
-
-    def count(values: FloatArray) -> FloatArray:
-        counts: FloatArray = np.bincount(found, values, minlength=grid.bins).astype(np.float64)
-        return counts
-
-    events = count(weights * ~censored) + (0 if parent is None else PRIOR_ROWS * parent)
-    stopped = count(weights * censored)
-    reached = np.cumsum((events + stopped)[::-1])[::-1] - events - stopped
-    at_risk = reached + events + count(weights * censored * part)
-    hazard = np.divide(events, at_risk, out=np.zeros(grid.bins), where=at_risk > 1e-12)
-    survival = np.cumprod(1 - np.clip(hazard, 0, 1))
-    pmf = -np.diff(survival, prepend=1.0)
-    pmf[min(found.max(initial=0) + 1, grid.bins - 1)] += survival[-1]
-    pmf = np.maximum(pmf, 0)
-    estimate: FloatArray = pmf / pmf.sum()
-    return estimate
 
 
 def _models(rows: "Rows") -> tuple[str, ...]:

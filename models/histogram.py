@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from lengthpred import survival
 from lengthpred.artifact import Contents, Storable
 from lengthpred.base import FloatArray, IntArray, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
@@ -20,9 +21,6 @@ __all__ = ["Histogram"]
 
 ALL_MODELS = "*"
 ROOT = (ALL_MODELS,)
-# How many observations the prior of the very first cell counts for: enough to give every bin
-# some mass, too few to matter once there are data.
-ROOT_STRENGTH = 0.5
 
 
 class Histogram(Storable):
@@ -32,7 +30,7 @@ class Histogram(Storable):
     model, and beside that under all models together. A cell's distribution is a product of
     hazards, P(length in bin b | length reaches b) = (events + strength x parent's hazard) / (at
     risk + strength): a thin cell leans on its parent, and where answers were stopped by a limit
-    nothing is at risk beyond it, so that the tail is the parent's (Kaplan & Meier, 1958).
+    nothing is at risk beyond it, so that the tail is the parent's (`lengthpred.survival`).
 
     strength   observations that the parent's distribution counts for
     half_life  observations after which one that was learnt online counts half, by cell
@@ -128,24 +126,15 @@ class Histogram(Storable):
         self, path: tuple[str, ...], memo: dict[tuple[str, ...], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         with self._lock:
-            alive = np.cumprod(1 - (hazards := self._hazards(path)))
-        pmf = hazards * np.concatenate([[1.0], alive[:-1]])
-        memo[path] = (pmf / pmf.sum()).astype(np.float32)
+            memo[path] = survival.pmf_of(self._hazards(path)).astype(np.float32)
         return memo[path]
 
     def _hazards(self, path: tuple[str, ...]) -> FloatArray:
         """P(length in bin b | it reaches b), (bins,), of the cell nearest to `path`."""
-        hazards = 1 / np.arange(self._grid.bins, 0, -1.0)
+        hazards = survival.hazards(self._cells[ROOT])
         for step in _ancestry(path):
-            cell = self._cells.get(step)
-            if cell is None:
-                continue
-            ended, stopped = cell
-            strength = ROOT_STRENGTH if step == ROOT else self._strength
-            # An answer stopped inside a bin was not seen to the bin's end: at risk before it only.
-            at_risk = (ended + stopped)[::-1].cumsum()[::-1] - stopped
-            hazards = (ended + strength * hazards) / (at_risk + strength)
-        hazards[-1] = 1.0
+            if step != ROOT and (cell := self._cells.get(step)) is not None:
+                hazards = survival.hazards(cell, hazards, self._strength)
         return hazards
 
 

@@ -18,7 +18,8 @@ from lengthpred.errors import DataError, require
 from lengthpred.models import text_features
 from lengthpred.models.boosted import Boosted, features
 from lengthpred.models.score_table import ScoreTable
-from lengthpred.training.calibration import fit_score_table, marginal
+from lengthpred.survival import marginal
+from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import BoostedSettings
 

@@ -7,8 +7,9 @@ from lengthpred.base import FloatArray, IntArray
 from lengthpred.distribution import LengthGrid
 from lengthpred.errors import DataError, require
 from lengthpred.models.score_table import ScoreTable
+from lengthpred.survival import marginal
 
-__all__ = ["fit_score_table", "marginal"]
+__all__ = ["fit_score_table"]
 
 KNOTS = 64
 # Observations that the marginal counts for at a knot: keeps thin neighbourhoods from claiming
@@ -42,48 +43,10 @@ def fit_score_table(
     knots = np.unique(np.quantile(scores, np.linspace(0.002, 0.998, KNOTS)))
     at = np.interp(knots, values, middles)
     bandwidth = max(0.2 * len(scores) ** -0.2, 0.02)
-    bins = grid.index(lengths)
-    ended = np.zeros((len(knots), grid.bins))
-    stopped = np.zeros((len(knots), grid.bins))
-    for i, rank in enumerate(at):
-        near = weights * np.exp(-0.5 * ((ranks - rank) / bandwidth) ** 2)
-        ended[i] = np.bincount(bins, near * ~censored, grid.bins)
-        stopped[i] = np.bincount(bins, near * censored, grid.bins)
     prior = marginal(grid, lengths, censored, weights)
-    pmf = _survival(ended, stopped, prior)
+    near = weights * np.exp(-0.5 * ((ranks - at[:, None]) / bandwidth) ** 2)
+    pmf = np.array([marginal(grid, lengths, censored, row, prior, PRIOR_STRENGTH) for row in near])
     return ScoreTable(grid, knots, _monotone(pmf).astype(np.float32), prior.astype(np.float32))
-
-
-def marginal(
-    grid: LengthGrid,
-    lengths: IntArray,
-    censored: npt.NDArray[np.bool_],
-    weights: FloatArray,
-) -> FloatArray:
-    """The distribution of all lengths together, (bins,), stopped answers counted as such."""
-    bins = grid.index(lengths)
-    ended = np.bincount(bins, weights * ~censored, grid.bins).astype(np.float64)
-    stopped = np.bincount(bins, weights * censored, grid.bins).astype(np.float64)
-    flat = np.full(grid.bins, 1 / grid.bins)
-    pmf: FloatArray = _survival(ended[None], stopped[None], flat, strength=0.5)[0]
-    return pmf
-
-
-def _survival(
-    ended: FloatArray, stopped: FloatArray, prior: FloatArray, strength: float = PRIOR_STRENGTH
-) -> FloatArray:
-    """Distributions (k, bins) from counts (k, bins) of ends and stops; the prior joins as hazards.
-
-    An answer stopped inside a bin is at risk in the bins before it only.
-    """
-    reach = np.maximum(prior[::-1].cumsum()[::-1], 1e-12)
-    hazard = prior / reach
-    at_risk = np.flip(np.flip(ended + stopped, 1).cumsum(1), 1) - stopped
-    hazards = np.clip((ended + strength * hazard) / (at_risk + strength), 0, 1)
-    hazards[:, -1] = 1
-    alive = np.cumprod(1 - hazards, axis=1)
-    pmf: FloatArray = hazards * np.column_stack([np.ones(len(alive)), alive[:, :-1]])
-    return pmf
 
 
 def _monotone(pmf: FloatArray) -> FloatArray:

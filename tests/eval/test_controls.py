@@ -13,7 +13,7 @@ from lengthpred.distribution import LengthGrid
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.controls import CONTROLS, fit_control
 from lengthpred.metrics import tau
-from lengthpred.models.controls import marginal
+from lengthpred.survival import marginal
 from tests.eval.cases import make_rows
 
 
