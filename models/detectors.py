@@ -18,6 +18,9 @@ from lengthpred.models.text_features import hashed, words
 
 __all__ = ["HashedEmbedding", "Mahalanobis", "NearestNeighbours"]
 
+# Further than any distance; finite, as the calibration distances must be.
+NOWHERE = 1e30
+
 
 class HashedEmbedding:
     """Hashed n-grams of a prompt, projected and scaled to length one.
@@ -163,7 +166,11 @@ def mahalanobis_distance(
     mean: npt.NDArray[np.float32],
     precision: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    """Squared Mahalanobis distance of each point (n, dims) to `mean`, (n,)."""
+    """Squared Mahalanobis distance of each point (n, dims) to `mean`, (n,).
+
+    A prompt that shares nothing with the training prompts is embedded as 0, which is nearer to
+    their mean than any of them: it gets `NOWHERE`.
+    """
     centred = (points - mean).astype(np.float64)
-    distance: npt.NDArray[np.float64] = np.einsum("nd,de,ne->n", centred, precision, centred)
-    return distance
+    distance = np.einsum("nd,de,ne->n", centred, precision, centred)
+    return np.where(points.any(axis=1), distance, NOWHERE)

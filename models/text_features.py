@@ -17,6 +17,8 @@ from lengthpred.base import Request
 __all__ = ["NAMES", "hashed", "numeric", "words"]
 
 HEAD, TAIL = 1200, 600
+# Lines and fences are counted in so many characters: few prompts are longer.
+COUNTED = 16_000
 WORD = re.compile(
     r"[a-z\u00df-\u024f]+|\d+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+|[^\w\s]"
 )
@@ -145,14 +147,15 @@ def _numbers(request: Request, tokens: list[str]) -> list[float]:
     spelled = max(len(tokens) - sum(marks) - numbers, 1)
     sample = prompt[:HEAD]
     upper = sum(map(str.isupper, sample[:200]))
-    last = prompt.rstrip()[-1:]
+    last = prompt[-TAIL:].rstrip()[-1:]
+    counted = prompt[:COUNTED]
     replies = request.reply_tokens
     return [
         log(len(prompt)), log(len(tokens)), letters / spelled,
         len(set(tokens)) / (len(tokens) or 1),
-        log(prompt.count("\n")), log(digits), upper / (len(sample[:200]) or 1),
+        log(counted.count("\n")), log(digits), upper / (len(sample[:200]) or 1),
         0.0 if sample.isascii() else sum(c > "\x7f" for c in sample) / len(sample),
-        log(asked), numbers, last == "?", last == ":", last in ".!", prompt.count("```"),
+        log(asked), numbers, last == "?", last == ":", last in ".!", counted.count("```"),
         log(len(request.context)), len(replies), *_conversation(replies),
         groups[0] if groups else -1, groups[-1] if groups else -1,
         *cues[:NO_CUE], *head[:NO_CUE], *marks,

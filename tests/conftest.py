@@ -1,6 +1,12 @@
 """Settings for every test."""
 
+import os
+
 from hypothesis import settings
+
+# Threads that wait by spinning make LightGBM dozens of times slower where other work runs beside
+# the tests. Read once, when OpenMP is first loaded; commands that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples in every run: a failure in one place is a failure in all of them.
 settings.register_profile("lengthpred", deadline=None, derandomize=True, max_examples=60)

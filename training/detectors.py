@@ -84,7 +84,7 @@ def _projection(
         (values.astype(np.float32), every, np.concatenate([[0], np.cumsum(sizes)])),
         shape=(len(slots), slot_count),
     )
-    dims = min(settings.dims, len(slots) - 1)
+    dims = min(settings.dims, len(slots) - 1, slot_count)
     svd = decomposition.TruncatedSVD(dims, random_state=int(rng.integers(2**31)))
     svd.fit(matrix)
     projection: npt.NDArray[np.float32] = (svd.components_ * rarity).T.astype(np.float32)

@@ -1,0 +1,113 @@
+"""Conformal p-values: the promised rate on traffic like the training data, alarms on other."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from lengthpred import Request
+from lengthpred.models.detectors import (
+    NOWHERE,
+    Conformal,
+    HashedEmbedding,
+    Mahalanobis,
+    NearestNeighbours,
+    mahalanobis_distance,
+    neighbour_distance,
+)
+from lengthpred.training import detectors
+from lengthpred.training.settings import DetectorSettings
+from tests.builders import synthetic_rows
+
+METHODS = {"knn": NearestNeighbours, "mahalanobis": Mahalanobis}
+ODD = [
+    "Die Würde des Menschen ist unantastbar, sagt das Grundgesetz der Bundesrepublik.",
+    "SELECT a.id, COUNT(*) FROM orders AS a JOIN parts AS b USING (id) GROUP BY 1;",
+    "東京の天気はどうですか。明日は雨が降りますか。",
+]
+
+
+@cache
+def trained(method: str, seed: int = 0, **options: int) -> Conformal:
+    sizes = {"bits": 10, "dims": 8} | options
+    settings = DetectorSettings.model_validate({"method": method, **sizes})
+    parts = synthetic_rows(300, 3 * seed), synthetic_rows(400, 3 * seed + 1)
+    return detectors.train(*parts, settings, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_like_traffic_is_flagged_at_the_rate_alpha(method: str) -> None:
+    values = np.array(
+        [
+            trained(method, seed).p_value(synthetic_rows(400, 3 * seed + 2).requests)
+            for seed in range(8)
+        ]
+    )
+    for alpha in (0.05, 0.2):
+        assert (values <= alpha).mean() == pytest.approx(alpha, abs=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_odd_text_gets_a_small_p_value(method: str) -> None:
+    detector = trained(method, bits=14, dims=32)
+    assert type(detector) is METHODS[method] and detector.kind == method
+    assert detector.p_value([Request(prompt=text) for text in ODD]).max() < 0.02
+    assert np.median(detector.p_value(synthetic_rows(200, 50).requests)) > 0.3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_text_nothing_is_odd(method: str) -> None:
+    values = trained(method).p_value([Request(), Request(prompt=ODD[0]), Request(model="x")])
+    assert values[[0, 2]].tolist() == [1, 1] and values[1] < 1
+    assert trained(method).p_value([]).shape == (0,)
+    # Text in which no word is found is judged like any other.
+    assert 0 < trained(method).p_value([Request(prompt="___")])[0] <= 1
+
+
+def test_the_p_value_counts_what_lies_as_far_or_further() -> None:
+    class Fixed(Conformal):
+        def distance(self, requests: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+            return np.array([0.0, 2.0, 2.5, 9.0])
+
+    fixed = Fixed(HashedEmbedding(np.zeros((2, 1), np.float32)), np.array([3.0, 1, 2]))
+    asked = [Request(prompt="x")] * 4
+    assert fixed.p_value(asked).tolist() == [1, 0.75, 0.5, 0.25]
+
+
+def test_distances_by_hand() -> None:
+    reference = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    points = np.array([[1, 0], [0, 0]], np.float32)
+    # What shares nothing with the training prompts is embedded as 0, far from all of them.
+    assert neighbour_distance(points, reference, 2) == pytest.approx([1 - 1.6 / 2, 1])
+    assert neighbour_distance(points, reference, 3) == pytest.approx([1 - 1.6 / 3, 1])
+    precision = np.array([[2, 0], [0, 0.5]], np.float32)
+    centre = np.array([0, 1], np.float32)
+    assert mahalanobis_distance(points, centre, precision) == pytest.approx([2.5, NOWHERE])
+
+
+def test_embeddings_have_length_one() -> None:
+    projection = np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32)
+    embedding = HashedEmbedding(projection)
+    points = embedding([Request(prompt="a b c"), Request(), Request(prompt="c")])
+    assert np.linalg.norm(points, axis=1) == pytest.approx([1, 0, 1])
+
+
+@pytest.mark.parametrize("calibration", [[], [1.0, np.nan], [np.inf]])
+def test_calibration_distances_that_cannot_be(calibration: list[float]) -> None:
+    embedding = HashedEmbedding(np.zeros((2, 1), np.float32))
+    with pytest.raises(ValueError, match="finite calibration"):
+        NearestNeighbours(embedding, np.array(calibration), np.zeros((1, 1), np.float32), 1)
+    with pytest.raises(ValueError, match=r"2\*\*bits rows"):
+        HashedEmbedding(np.zeros((3, 1), np.float32))
+
+
+def test_more_dimensions_than_there_are_slots_or_rows() -> None:
+    settings = DetectorSettings(bits=8, dims=512, neighbours=5000)
+    rows = synthetic_rows(300, 0), synthetic_rows(50, 1)
+    detector = detectors.train(*rows, settings, np.random.default_rng(0))
+    assert (detector.p_value(rows[1].requests) > 0).all()
+
+
+def test_no_third_method() -> None:
+    with pytest.raises(ValueError, match="'knn' or 'mahalanobis'"):
+        DetectorSettings.model_validate({"method": "lof"})
