@@ -23,24 +23,35 @@ NOWHERE = 1e30
 
 
 class HashedEmbedding:
-    """Hashed n-grams of a prompt, projected and scaled to length one.
+    """Hashed n-grams of a prompt: their projection, and how rare they are.
 
-    projection: float32 (2**bits, dims), the right singular vectors of the training prompts'
-    n-grams, each slot weighted by its inverse document frequency.
+    projection  float32 (2**bits, dims): right singular vectors of the training prompts' n-grams
+    rarity      float32 (2**bits,): the inverse document frequency of each slot among them
+
+    A prompt is a vector of length one over the slots, each weighted by its rarity. Its projection
+    is shorter the less of it the training prompts explain, and is left so: scaled to length one,
+    unknown words would vanish and leave a prompt that looks like any other.
     """
 
-    def __init__(self, projection: npt.NDArray[np.float32]) -> None:
-        if projection.ndim != 2 or len(projection) & (len(projection) - 1):
-            raise ValueError(f"a projection has 2**bits rows, not {projection.shape}")
-        self.projection = projection
-        self._bits = len(projection).bit_length() - 1
+    def __init__(
+        self, projection: npt.NDArray[np.float32], rarity: npt.NDArray[np.float32]
+    ) -> None:
+        slots = len(rarity)
+        if projection.ndim != 2 or len(projection) != slots or slots & (slots - 1):
+            raise ValueError(f"a projection of {slots} slots has {slots} rows, not 2**bits")
+        self.projection, self.rarity = projection, rarity
+        self._bits = slots.bit_length() - 1
 
     def __call__(self, requests: Sequence[Request]) -> npt.NDArray[np.float32]:
-        """Embeddings, float32 (n, dims); all zero for a request without text."""
-        out = np.zeros((len(requests), self.projection.shape[1]), np.float32)
+        """Float32 (n, dims + 1), the mean rarity last; all zero for a request without text."""
+        out = np.zeros((len(requests), self.projection.shape[1] + 1), np.float32)
         for row, request in zip(out, requests, strict=True):
-            self.projection[hashed(words(request.prompt), self._bits)].sum(axis=0, out=row)
-        out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+            slots = hashed(words(request.prompt), self._bits)
+            if len(slots):
+                weights = self.rarity[slots]
+                np.matmul(weights, self.projection[slots], out=row[:-1])
+                row[:-1] /= np.sqrt(weights @ weights)
+                row[-1] = weights.mean()
         return out
 
 
@@ -73,14 +84,20 @@ class Conformal(Storable):
     def contents(self) -> Contents:
         """See `Storable`."""
         return Contents(
-            arrays={"projection": self._embed.projection, "calibration": self._calibration}
+            arrays={
+                "projection": self._embed.projection,
+                "rarity": self._embed.rarity,
+                "calibration": self._calibration,
+            }
         )
 
 
 class NearestNeighbours(Conformal):
-    """One minus the mean cosine similarity to the k nearest of the reference prompts.
+    """The mean distance to the k nearest of the reference prompts, plus the mean rarity.
 
-    reference: float32 (r, dims), embeddings of training prompts.
+    reference  float32 (r, dims), projections of training prompts, scaled to length one
+    scale      float64 (2,): what one unit of distance and of rarity count for: one over their
+               spread among training prompts, so that neither rules the other
     """
 
     kind = "knn"
@@ -90,35 +107,44 @@ class NearestNeighbours(Conformal):
         embedding: HashedEmbedding,
         calibration: npt.NDArray[np.float64],
         reference: npt.NDArray[np.float32],
+        scale: npt.NDArray[np.float64],
         k: int,
     ) -> None:
         super().__init__(embedding, calibration)
-        self._reference = reference
+        self._reference, self._scale = reference, scale
         self._k = min(k, len(reference))
 
     def distance(self, requests: Sequence[Request]) -> npt.NDArray[np.float64]:
         """See `Conformal`."""
-        return neighbour_distance(self._embed(requests), self._reference, self._k)
+        points = self._embed(requests)
+        return neighbour_distance(points, self._reference, self._k) @ self._scale
 
     def contents(self) -> Contents:
         """See `Storable`."""
         contents = super().contents()
         contents.config["k"] = self._k
-        contents.arrays["reference"] = self._reference
+        contents.arrays |= {"reference": self._reference, "scale": self._scale}
         return contents
 
     @classmethod
     def from_contents(cls, contents: Contents) -> Self:
         """See `Storable`."""
         arrays = contents.arrays
-        embedding = HashedEmbedding(arrays["projection"])
-        return cls(embedding, arrays["calibration"], arrays["reference"], contents.config["k"])
+        embedding = HashedEmbedding(arrays["projection"], arrays["rarity"])
+        return cls(
+            embedding,
+            arrays["calibration"],
+            arrays["reference"],
+            arrays["scale"],
+            contents.config["k"],
+        )
 
 
 class Mahalanobis(Conformal):
     """The squared Mahalanobis distance to the mean of the training prompts.
 
-    mean: float32 (dims,); precision: float32 (dims, dims), the inverse of their covariance.
+    mean: float32 (dims + 2,); precision: float32 (dims + 2, dims + 2): of direction and length of
+    their projections, and of their rarity.
     """
 
     kind = "mahalanobis"
@@ -147,18 +173,28 @@ class Mahalanobis(Conformal):
     def from_contents(cls, contents: Contents) -> Self:
         """See `Storable`."""
         arrays = contents.arrays
-        embedding = HashedEmbedding(arrays["projection"])
+        embedding = HashedEmbedding(arrays["projection"], arrays["rarity"])
         return cls(embedding, arrays["calibration"], arrays["mean"], arrays["precision"])
 
 
 def neighbour_distance(
     points: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], k: int
 ) -> npt.NDArray[np.float64]:
-    """One minus the mean cosine similarity of each point (n, dims) to its k nearest, (n,)."""
-    similarity = points @ reference.T
+    """Of each point (n, dims + 1): one minus its mean product with the k nearest of `reference`
+    (r, dims), and its rarity, (n, 2)."""
+    similarity = points[:, :-1] @ reference.T
     nearest = np.partition(similarity, similarity.shape[1] - k, axis=1)[:, -k:]
-    distance: npt.NDArray[np.float64] = 1 - nearest.mean(axis=1, dtype=np.float64)
-    return distance
+    return np.column_stack([1 - nearest.mean(axis=1, dtype=np.float64), points[:, -1]])
+
+
+def described(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Points (n, dims + 1) as direction, length of the projection, and rarity, (n, dims + 2).
+
+    The mean of unscaled projections lies near the origin, where what is unknown would lie too.
+    """
+    lengths = np.linalg.norm(points[:, :-1], axis=1, keepdims=True)
+    directions = points[:, :-1] / np.maximum(lengths, 1e-12)
+    return np.column_stack([directions, lengths, points[:, -1]])
 
 
 def mahalanobis_distance(
@@ -171,6 +207,6 @@ def mahalanobis_distance(
     A prompt that shares nothing with the training prompts is embedded as 0, which is nearer to
     their mean than any of them: it gets `NOWHERE`.
     """
-    centred = (points - mean).astype(np.float64)
+    centred = (described(points) - mean).astype(np.float64)
     distance = np.einsum("nd,de,ne->n", centred, precision, centred)
     return np.where(points.any(axis=1), distance, NOWHERE)

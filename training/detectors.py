@@ -12,6 +12,7 @@ from lengthpred.models.detectors import (
     HashedEmbedding,
     Mahalanobis,
     NearestNeighbours,
+    described,
     mahalanobis_distance,
     neighbour_distance,
 )
@@ -44,18 +45,31 @@ def train(
             f"calibrate on; there are {len(rows)} and {len(calibration)}"
         )
     on_progress("projecting prompts", 0, 3)
-    embedding = HashedEmbedding(_projection(_sample(rows, PROJECTION_ROWS, rng), settings, rng))
+    embedding = _embedding(_sample(rows, PROJECTION_ROWS, rng), settings, rng)
     on_progress("embedding calibration prompts", 1, 3)
     held = embedding(calibration.requests)
     reference = embedding(_sample(rows, settings.reference_rows, rng).requests)
     on_progress("measuring distances", 2, 3)
     if settings.method == "mahalanobis":
-        mean, precision = _normal(reference)
-        distances = mahalanobis_distance(held, mean, precision)
-        return Mahalanobis(embedding, distances, mean, precision)
-    k = min(settings.neighbours, len(reference))
-    distances = neighbour_distance(held, reference, k)
-    return NearestNeighbours(embedding, distances, reference, k)
+        mean, precision = _normal(described(reference))
+        return Mahalanobis(embedding, mahalanobis_distance(held, mean, precision), mean, precision)
+    return _nearest(embedding, held, reference, settings.neighbours)
+
+
+def _nearest(
+    embedding: HashedEmbedding,
+    held: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    k: int,
+) -> NearestNeighbours:
+    """The detector of nearest neighbours; the spread of its two parts is that among `held`."""
+    directions = described(reference)[:, :-2]
+    k = min(k, len(directions))
+    parts = neighbour_distance(held, directions, k)
+    # Measured in calibration traffic: among training prompts each would be its own neighbour.
+    # Two numbers from thousands of rows leave the p-values what they promise.
+    scale = 1 / np.maximum(parts.std(axis=0), 1e-9)
+    return NearestNeighbours(embedding, parts @ scale, directions, scale, k)
 
 
 def _with_text(rows: Rows) -> Rows:
@@ -68,10 +82,8 @@ def _sample(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
     return rows.take(np.sort(rng.choice(len(rows), most, replace=False)))
 
 
-def _projection(
-    rows: Rows, settings: DetectorSettings, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Latent semantic analysis: the first singular vectors of the prompts' weighted n-grams."""
+def _embedding(rows: Rows, settings: DetectorSettings, rng: np.random.Generator) -> HashedEmbedding:
+    """Latent semantic analysis: singular vectors of the prompts' n-grams, weighted by rarity."""
     sparse = require("scipy.sparse", "train", "training a detector")
     decomposition = require("sklearn.decomposition", "train", "training a detector")
     slots = [hashed(words(request.prompt), settings.bits) for request in rows.requests]
@@ -79,22 +91,22 @@ def _projection(
     every = np.concatenate(slots)
     slot_count = 1 << settings.bits
     rarity = np.log((1 + len(slots)) / (1 + np.bincount(every, minlength=slot_count))) + 1
-    values = rarity[every] / np.repeat(np.sqrt(np.maximum(sizes, 1)), sizes)
+    lengths = np.array([np.sqrt((rarity[row] ** 2).sum()) for row in slots])
+    values = rarity[every] / np.repeat(np.maximum(lengths, 1e-12), sizes)
     matrix: Any = sparse.csr_matrix(
         (values.astype(np.float32), every, np.concatenate([[0], np.cumsum(sizes)])),
         shape=(len(slots), slot_count),
     )
-    dims = min(settings.dims, len(slots) - 1, slot_count)
+    dims = min(settings.dims, len(slots) - 1)
     svd = decomposition.TruncatedSVD(dims, random_state=int(rng.integers(2**31)))
     svd.fit(matrix)
-    projection: npt.NDArray[np.float32] = (svd.components_ * rarity).T.astype(np.float32)
-    return projection
+    return HashedEmbedding(svd.components_.T.astype(np.float32), rarity.astype(np.float32))
 
 
 def _normal(
     points: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and precision of points (r, dims), the covariance shrunk as Ledoit and Wolf do."""
+    """Mean and precision of points (r, d), the covariance shrunk as Ledoit and Wolf do."""
     covariance = require("sklearn.covariance", "train", "training a detector")
     fitted = covariance.LedoitWolf().fit(points)
     return fitted.location_.astype(np.float32), fitted.precision_.astype(np.float32)

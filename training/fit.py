@@ -87,11 +87,12 @@ def train_kind(
     on_progress("reading the table", 0, 0)
     rows, held = _halves(table, calibration, settings.max_rows, seed)
     source: Rows | Iterator[Rows] = rows
+    models = {request.model for request in rows.requests}
     if KINDS[kind].streams and len(table) > settings.max_rows:
-        source = _stream(table, calibration, seed)
+        source = _stream(table, calibration, seed, models)
     trained: Storable = trainer.train(source, held, settings, rng, on_progress)
-    models = sorted({request.model for request in rows.requests if request.model})
-    trained.card = Card(tuple(models), table.fingerprint, _scores(trained, held, rng))
+    named = tuple(sorted(models - {""}))
+    trained.card = Card(named, table.fingerprint, _scores(trained, held, rng))
     return trained
 
 
@@ -110,11 +111,16 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
     return rows.take(~held), rows.take(kept)
 
 
-def _stream(table: Table, calibration: Table | None, seed: int) -> Iterator[Rows]:
-    """All training rows of a table that does not fit in memory, piece by piece."""
+def _stream(table: Table, calibration: Table | None, seed: int, models: set[str]) -> Iterator[Rows]:
+    """All training rows of a table that does not fit in memory, piece by piece.
+
+    Their target models join `models`: a sample may lack the rare ones.
+    """
     held = _held(len(table), seed)
     for piece in table.chunks():
-        yield piece if calibration is not None else piece.take(~held[piece.groups])
+        rows = piece if calibration is not None else piece.take(~held[piece.groups])
+        models |= {request.model for request in rows.requests}
+        yield rows
 
 
 def _held(groups: int, seed: int) -> Any:

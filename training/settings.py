@@ -31,7 +31,7 @@ class Settings(BaseModel):
     max_rows: rows that are held in memory; a longer table is sampled with the seed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_rows: Annotated[int, Field(ge=100)] = 200_000
 
@@ -66,7 +66,7 @@ class DetectorSettings(Settings):
     """Of the OOD detectors: an embedding of `dims` numbers, and a distance in it."""
 
     method: Literal["knn", "mahalanobis"] = "knn"
-    bits: Annotated[int, Field(ge=8, le=18)] = 14
+    bits: Annotated[int, Field(ge=8, le=18)] = 16
     dims: Annotated[int, Field(ge=2, le=512)] = 64
     neighbours: Annotated[int, Field(ge=1)] = 10
     reference_rows: Annotated[int, Field(ge=10)] = 5_000

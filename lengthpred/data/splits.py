@@ -122,10 +122,9 @@ def split_table(
     if not kept.any():
         raise DataError(f"{table.path}: the filters leave no row out of {len(table):,}")
     values = keys.value
-    if settings.by == "cluster":
-        numbers = cluster_rows(table, kept, settings.clusters, settings.seed)
-        values = np.array([f"cluster-{number:02d}" for number in numbers], dtype=np.str_)
     groups = joined_groups(keys.group, keys.content)
+    if settings.by == "cluster":
+        values = _clusters(table, groups, kept, settings)
     chosen = _held_out(values[kept], settings)
     report.held_out = sorted(chosen)
     held = _apart(groups, kept, np.isin(values, chosen), report)
@@ -142,6 +141,20 @@ def split_table(
     domains = values if settings.by == "cluster" else None
     _write(table, Path(out), side, held, domains, on_progress)
     return report
+
+
+def _clusters(
+    table: Table, groups: IntArray, kept: npt.NDArray[np.bool_], settings: SplitSettings
+) -> npt.NDArray[np.str_]:
+    """The cluster of each row's group, that of the group's first row: it stands for the topic."""
+    rows = np.flatnonzero(kept)
+    _, first = np.unique(groups[rows], return_index=True)
+    opening = np.zeros(len(groups), bool)
+    opening[rows[first]] = True
+    numbers = cluster_rows(table, opening, settings.clusters, settings.seed)
+    of_group = np.full(int(groups.max()) + 1, -1)
+    of_group[groups[opening]] = numbers[opening]
+    return np.array([f"cluster-{number:02d}" for number in of_group[groups]], dtype=np.str_)
 
 
 def _filtered(keys: Keys, settings: SplitSettings, report: SplitReport) -> npt.NDArray[np.bool_]:
@@ -187,10 +200,14 @@ def _held_out(values: npt.NDArray[np.str_], settings: SplitSettings) -> list[str
 
 
 def _chosen(sizes: dict[str, int], rows: int, settings: SplitSettings) -> list[str]:
-    """Values in seeded order as long as they fit into the share; at least the smallest."""
+    """Values in seeded order as long as they fit into the share; at least the smallest.
+
+    Clusters are numbered outward from a seeded one, so they are taken in order.
+    """
     names = sorted(sizes)
+    order = np.random.default_rng(settings.seed).permutation(len(names))
     chosen, total, wanted = [], 0, settings.ood_share * rows
-    for i in np.random.default_rng(settings.seed).permutation(len(names)):
+    for i in sorted(order) if settings.by == "cluster" else order:
         size = sizes[names[i]]
         if total < 0.9 * wanted and total + size <= 1.1 * wanted:
             chosen.append(names[i])

@@ -21,6 +21,8 @@ ROLES = {
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "assistant"), "assistant"),
 }
 
+FENCE = "```"
+
 
 def read(source: Source, report: ImportReport) -> Iterator[Draft]:
     """One draft a record. Raises DataError when the file is no JSON."""
@@ -69,6 +71,8 @@ class _Conversation:
         """The rows; counts are the lengths of all turns, in tokens."""
         rows: list[Row] = []
         context, replies, before, turn = "", list[int](), 0, -1
+        # The one topic that can be told without a model, and that answers differently.
+        domain = "programming" if any(FENCE in text for _, text in self.turns) else "text"
         for i, (role, text) in enumerate(self.turns):
             if role == "user":
                 turn += 1
@@ -87,6 +91,7 @@ class _Conversation:
                             "prompt_tokens": before + counts[i],
                             "output_tokens": [counts[i + 1]],
                             "model": self.source.model,
+                            "domain": domain,
                         }
                     )
             elif role == "assistant" and text:
