@@ -1,17 +1,19 @@
 """Conformal p-values: the promised rate on traffic like the training data, alarms on other."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import pytest
 
 from lengthpred import Request
+from lengthpred.base import FloatArray
 from lengthpred.models.detectors import (
     NOWHERE,
     Conformal,
-    HashedEmbedding,
     Mahalanobis,
     NearestNeighbours,
+    described,
     mahalanobis_distance,
     neighbour_distance,
 )
@@ -64,41 +66,41 @@ def test_without_text_nothing_is_odd(method: str) -> None:
     assert 0 < trained(method).p_value([Request(prompt="___")])[0] <= 1
 
 
-def test_the_p_value_counts_what_lies_as_far_or_further() -> None:
-    class Fixed(Conformal):
-        def distance(self, requests: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-            return np.array([0.0, 2.0, 2.5, 9.0])
+class Fixed(Conformal):
+    """Known distances."""
 
-    fixed = Fixed(HashedEmbedding(np.zeros((2, 1), np.float32)), np.array([3.0, 1, 2]))
+    def __init__(self, calibration: list[float]) -> None:
+        super().__init__(trained("knn")._embed, np.array(calibration))
+
+    def distance(self, requests: Sequence[Request]) -> FloatArray:
+        return np.array([0, 2, 2.5, 9])
+
+
+def test_the_p_value_counts_what_lies_as_far_or_further() -> None:
     asked = [Request(prompt="x")] * 4
-    assert fixed.p_value(asked).tolist() == [1, 0.75, 0.5, 0.25]
+    assert Fixed([3, 1, 2]).p_value(asked).tolist() == [1, 0.75, 0.5, 0.25]
 
 
 def test_distances_by_hand() -> None:
+    # Two numbers of projection, and the mean rarity.
+    points = np.array([[1, 0, 3], [0, 0, 5]], np.float32)
     reference = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
-    points = np.array([[1, 0], [0, 0]], np.float32)
-    # What shares nothing with the training prompts is embedded as 0, far from all of them.
-    assert neighbour_distance(points, reference, 2) == pytest.approx([1 - 1.6 / 2, 1])
-    assert neighbour_distance(points, reference, 3) == pytest.approx([1 - 1.6 / 3, 1])
-    precision = np.array([[2, 0], [0, 0.5]], np.float32)
-    centre = np.array([0, 1], np.float32)
-    assert mahalanobis_distance(points, centre, precision) == pytest.approx([2.5, NOWHERE])
-
-
-def test_embeddings_have_length_one() -> None:
-    projection = np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32)
-    embedding = HashedEmbedding(projection)
-    points = embedding([Request(prompt="a b c"), Request(), Request(prompt="c")])
-    assert np.linalg.norm(points, axis=1) == pytest.approx([1, 0, 1])
+    two, three = (neighbour_distance(points, reference, k) for k in (2, 3))
+    assert two[:, 0] == pytest.approx([1 - 1.6 / 2, 1])
+    assert three[:, 0] == pytest.approx([1 - 1.6 / 3, 1])
+    # The mean of the training prompts is where nobody is: what is embedded as 0 lies far from it.
+    size = described(points).shape[1]
+    centre, precision = np.zeros(size, np.float32), 2 * np.eye(size, dtype=np.float32)
+    nowhere = np.zeros((1, 3), np.float32)
+    assert mahalanobis_distance(nowhere, centre, precision) == pytest.approx([NOWHERE])
+    found = mahalanobis_distance(points, centre, precision)
+    assert found == pytest.approx(2 * (described(points) ** 2).sum(axis=1))
 
 
 @pytest.mark.parametrize("calibration", [[], [1.0, np.nan], [np.inf]])
 def test_calibration_distances_that_cannot_be(calibration: list[float]) -> None:
-    embedding = HashedEmbedding(np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="finite calibration"):
-        NearestNeighbours(embedding, np.array(calibration), np.zeros((1, 1), np.float32), 1)
-    with pytest.raises(ValueError, match=r"2\*\*bits rows"):
-        HashedEmbedding(np.zeros((3, 1), np.float32))
+        Fixed(calibration)
 
 
 def test_more_dimensions_than_there_are_slots_or_rows() -> None:
