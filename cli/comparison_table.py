@@ -49,8 +49,10 @@ def print_by_ratio(results: Sequence[Result], console: Console) -> None:
     )
     table.caption_justify = "left"
     console.print(table)
-    if any(result.metric in DETECTOR_METRICS for result in results):
-        console.print(_detectors(results, found))
+    over_all = [result for result in results if result.split == "all"]
+    if any(result.metric in DETECTOR_METRICS for result in over_all):
+        console.print()
+        console.print(_detectors(over_all, found))
 
 
 def _predictors(

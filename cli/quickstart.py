@@ -49,6 +49,7 @@ def quickstart(
     table = _table(out / "sharegpt.parquet", force)
     split = _split(table, out / "split", seed, force)
     artifacts = {kind: _trained(kind, split, out, seed, force) for kind in KINDS}
+    del artifacts["detector"]  # scored as sqlm's own
     comparison = _compared(artifacts, split, out, seed)
     _show(comparison, out, time.monotonic() - begun)
 

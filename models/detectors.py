@@ -22,6 +22,9 @@ __all__ = ["HashedEmbedding", "Mahalanobis", "NearestNeighbours"]
 NOWHERE = 1e30
 
 
+CONTEXT = 600  # characters
+
+
 class HashedEmbedding:
     """Hashed n-grams of a prompt: their projection, and how rare they are.
 
@@ -46,13 +49,21 @@ class HashedEmbedding:
         """Float32 (n, dims + 1), the mean rarity last; all zero for a request without text."""
         out = np.zeros((len(requests), self.projection.shape[1] + 1), np.float32)
         for row, request in zip(out, requests, strict=True):
-            slots = hashed(words(request.prompt), self._bits)
+            slots = hashed(words(read(request)), self._bits)
             if len(slots):
                 weights = self.rarity[slots]
                 np.matmul(weights, self.projection[slots], out=row[:-1])
                 row[:-1] /= np.sqrt(weights @ weights)
                 row[-1] = weights.mean()
         return out
+
+
+def read(request: Request) -> str:
+    """What a detector reads: the prompt after the end of its context ("go on" alone says nothing).
+
+    Empty for a request without text.
+    """
+    return f"{request.context[-CONTEXT:]}\n{request.prompt}" if request.prompt else ""
 
 
 class Conformal(Storable):

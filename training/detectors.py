@@ -15,6 +15,7 @@ from lengthpred.models.detectors import (
     described,
     mahalanobis_distance,
     neighbour_distance,
+    read,
 )
 from lengthpred.models.text_features import hashed, words
 from lengthpred.training.progress import OnProgress, silent
@@ -86,7 +87,7 @@ def _embedding(rows: Rows, settings: DetectorSettings, rng: np.random.Generator)
     """Latent semantic analysis: singular vectors of the prompts' n-grams, weighted by rarity."""
     sparse = require("scipy.sparse", "train", "training a detector")
     decomposition = require("sklearn.decomposition", "train", "training a detector")
-    slots = [hashed(words(request.prompt), settings.bits) for request in rows.requests]
+    slots = [hashed(words(read(request)), settings.bits) for request in rows.requests]
     sizes = np.array([len(row) for row in slots])
     every = np.concatenate(slots)
     slot_count = 1 << settings.bits
@@ -97,9 +98,11 @@ def _embedding(rows: Rows, settings: DetectorSettings, rng: np.random.Generator)
         (values.astype(np.float32), every, np.concatenate([[0], np.cumsum(sizes)])),
         shape=(len(slots), slot_count),
     )
-    dims = min(settings.dims, len(slots) - 1)
+    dims = min(settings.dims, len(slots) - 1, slot_count)
     svd = decomposition.TruncatedSVD(dims, random_state=int(rng.integers(2**31)))
-    svd.fit(matrix)
+    # It divides by the prompts' variance, 0 where all are alike, for a share not used here.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        svd.fit(matrix)
     return HashedEmbedding(svd.components_.T.astype(np.float32), rarity.astype(np.float32))
 
 

@@ -47,15 +47,22 @@ def test_sharegpt(tmp_path: Path) -> None:
     assert second["reply_tokens"] == [2] and second["prompt_tokens"] == 2 + 2 + 2
     assert second["model"] == "chatgpt" and second["censored"] == [False]
     assert reasons(report) == {"no answer": 2}
-    assert report.dropped["no answer"].examples == ["record 1 turn 2", "record 2 turn 0"]
+    assert report.dropped["no answer"].examples == ["record 1 turn 2", "record 2 turn 1"]
     assert list(rows[0]) == SCHEMA.names
 
 
 def test_sharegpt_that_begins_with_the_assistant(tmp_path: Path) -> None:
     path = write_json(tmp_path / "a.json", [conversation("x_1", "so", "go", "far", first="gpt")])
     (row,), _ = imported(path, "sharegpt", model="m")
-    assert row["turn"] == 0 and row["context"] == "assistant: so" and row["reply_tokens"] == [1]
+    assert row["turn"] == 1 and row["context"] == "assistant: so" and row["reply_tokens"] == [1]
+    assert row["domain"] == "text"
     assert row["model"] == "m" and row["group"] == "x"
+
+
+def test_sharegpt_with_code_is_programming(tmp_path: Path) -> None:
+    talk = conversation("x_0", "sort it", "```sort(x)```", "go on", "done")
+    rows, _ = imported(write_json(tmp_path / "a.json", [talk]), "sharegpt")
+    assert [row["domain"] for row in rows] == ["programming"] * 2
 
 
 def test_training_and_serving_see_the_same_text(tmp_path: Path) -> None:

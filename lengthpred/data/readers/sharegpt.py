@@ -96,9 +96,11 @@ class _Conversation:
                     )
             elif role == "assistant" and text:
                 replies.append(counts[i])
+                # A record that begins with a reply is a later part of a conversation.
+                turn = max(turn, 0)
             context = extend_context(context, role, text, self.source.context_chars)
             before += counts[i]
-        if turn < 0:
+        if all(role != "user" for role, _ in self.turns):
             self.report.drop("no human turn", self.where)
         return rows
 
