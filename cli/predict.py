@@ -83,7 +83,8 @@ def _answer_file(predictor: "Predictor", file: Path) -> None:
         answer = predictor.predict(batch)
         unseen += _unseen(predictor, batch)
         for summary in _summaries(batch, answer):
-            sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+            # Escapes: an id may hold half a surrogate pair, which is no UTF-8.
+            sys.stdout.write(json.dumps(summary) + "\n")
     _say_unseen(unseen, len(requests))
 
 
@@ -92,7 +93,8 @@ def _read(file: Path) -> Iterator["Request"]:
     from lengthpred.openai_body import request_from_body
 
     try:
-        lines = file.read_text("utf-8").splitlines()
+        # Not splitlines: JSON strings may hold the other characters that it breaks lines at.
+        lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     found = False
@@ -105,11 +107,24 @@ def _read(file: Path) -> Iterator["Request"]:
             if not isinstance(row, dict):
                 raise DataError("it is not an object")
             own = isinstance(row.get("prompt"), str) and "messages" not in row
+            if own:
+                _check(row)
             yield request_from_row(row) if own else request_from_body(row, id=str(number))
-        except (ValueError, DataError) as error:
+        except (ValueError, RecursionError, DataError) as error:
             raise DataError(f"{file}, line {number}: {error}") from error
     if not found:
         raise DataError(f"{file} is empty: give JSON lines, each with a prompt or messages")
+
+
+def _check(row: dict[str, Any]) -> None:
+    """Raise DataError for a value that a table's column could not hold."""
+    for name in ("id", "model", "context", "tenant"):
+        if not isinstance(row.get(name, ""), str | None):
+            raise DataError(f"'{name}' must be a text, not {json.dumps(row[name])}")
+    replies = row.get("reply_tokens") or []
+    whole = isinstance(replies, list) and all(type(n) is int and n >= 0 for n in replies)
+    if not whole:
+        raise DataError(f"'reply_tokens' must be a list of lengths, not {json.dumps(replies)}")
 
 
 def _summaries(requests: list["Request"], answer: "LengthDistribution") -> list[dict[str, Any]]:
