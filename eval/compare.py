@@ -78,16 +78,15 @@ def compare(
     scored: dict[bytes, list[Result]] = {}  # the mixes of ratio 0 and 1 are splits once more
     for done, mix in enumerate(mixes, start=len(asked) + len(detectors)):
         report(f"scores, {mix.split}", done, steps)
-        rows_of_mix = mix.picked.tobytes()
-        if rows_of_mix not in scored:
+        picked = mix.picked.tobytes()
+        if picked not in scored:
             draws = Resamples(rows.groups[mix.picked], resamples, seed)
-            scored[rows_of_mix] = [
-                *(r for name, one in answers.items() for r in score(name, one, rows, mix, draws)),
-                *_detected(detectors, values, rows, mix, draws),
-            ]
+            ranked = (
+                r for name, one in answers.items() for r in score(name, one, rows, mix, draws)
+            )
+            scored[picked] = [*ranked, *_detected(detectors, values, rows, mix, draws)]
         results += (
-            replace(result, split=mix.split, ood_ratio=mix.ood_ratio)
-            for result in scored[rows_of_mix]
+            replace(one, split=mix.split, ood_ratio=mix.ood_ratio) for one in scored[picked]
         )
     if len(mixes) > 1:  # what tells the two sorts apart is best known from all rows of both
         whole = Mix("all", None, np.arange(len(rows)))

@@ -5,29 +5,26 @@ is read twice and never held in memory: first a few numbers a row, then the rows
 """
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from lengthpred.base import IntArray
 from lengthpred.data.clusters import cluster_rows
 from lengthpred.data.importing import Progress
 from lengthpred.data.language import UNKNOWN
 from lengthpred.data.split_keys import Keys, joined_groups, read_keys
-from lengthpred.data.table import SCHEMA, Table, write_table
+from lengthpred.data.split_parts import DROPPED, PARTS, write_parts
+from lengthpred.data.table import Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 __all__ = ["KINDS", "PARTS", "SplitReport", "SplitSettings", "split_table"]
 
 KINDS = ("group", "domain", "cluster", "language")
-PARTS = ("train", "calibration", "test")
-DROPPED = -1
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def split_table(
     if settings.by != "group":
         report.rows["test (OOD)"] = int(held.sum())
     domains = values if settings.by == "cluster" else None
-    _write(table, Path(out), side, held, domains, on_progress)
+    write_parts(table, Path(out), side, held, domains, on_progress)
     return report
 
 
@@ -256,54 +253,3 @@ def _sides(
     side = np.where(usable, part[groups], DROPPED)
     side[held] = PARTS.index("test")
     return side
-
-
-def _write(
-    table: Table,
-    out: Path,
-    part: IntArray,
-    held: npt.NDArray[np.bool_],
-    domains: npt.NDArray[np.str_] | None,
-    on_progress: Progress | None,
-) -> None:
-    """Write the parts beside their place, then move them: all of them or none."""
-    out.mkdir(parents=True, exist_ok=True)
-    done, total = 0, len(PARTS) * len(table)
-
-    def rows(number: int) -> Iterator[pa.RecordBatch]:
-        nonlocal done
-        offset = 0
-        for batch in table.batches():
-            at = slice(offset, offset + len(batch))
-            offset += len(batch)
-            done += len(batch)
-            mask = part[at] == number
-            if mask.any():
-                names = None if domains is None else domains[at]
-                yield _completed(batch, held[at], names).filter(pa.array(mask))
-            if on_progress is not None:
-                on_progress(done, total)
-
-    with tempfile.TemporaryDirectory(dir=out, prefix=".split.") as scratch:
-        for number, name in enumerate(PARTS):
-            write_table(Path(scratch, f"{name}.parquet"), rows(number))
-        for name in PARTS:
-            os.replace(Path(scratch, f"{name}.parquet"), out / f"{name}.parquet")
-
-
-def _completed(
-    batch: pa.RecordBatch,
-    held: npt.NDArray[np.bool_],
-    domains: npt.NDArray[np.str_] | None,
-) -> pa.RecordBatch:
-    """The batch with all columns of SCHEMA, `ood` set, and empty domains filled with `domains`."""
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    columns["ood"] = pa.array(held)
-    if domains is not None:
-        given = columns["domain"].to_pylist() if "domain" in columns else [None] * len(batch)
-        filled = [old or str(new) for old, new in zip(given, domains, strict=True)]
-        columns["domain"] = pa.array(filled, pa.string())
-    for field_ in SCHEMA:
-        if field_.name not in columns:
-            columns[field_.name] = pa.nulls(len(batch), field_.type)
-    return pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
