@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lengthpred import Request, load
-from lengthpred.cli.predict import _read
-from lengthpred.errors import DataError
+from lengthpred.cli.predict import _read, predict
+from lengthpred.errors import DataError, SettingsError
 from tests.cli.commands import answered, artifact, refused
 from tests.data_files import write_lines
 
@@ -86,18 +86,24 @@ def test_before_a_bad_line_nothing_is_printed(folder: Path, tmp_path: Path) -> N
     assert "requests.jsonl, line 2: 'prompt' must be a text" in said
 
 
-def test_files_that_hold_nothing(folder: Path, tmp_path: Path) -> None:
-    for content, said in (("", "is empty: give JSON lines"), ("\n \n", "is empty")):
-        (tmp_path / "empty.jsonl").write_text(content)
-        assert said in refused("predict", "--artifact", folder, "--file", tmp_path / "empty.jsonl")
-    assert "cannot be read" in refused("predict", "--artifact", folder, "--file", tmp_path)
+def test_files_that_hold_nothing(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    for content in ("", "\n \n"):
+        empty.write_text(content)
+        with pytest.raises(DataError, match="is empty: give JSON lines"):
+            list(_read(empty))
+    empty.write_bytes(b"\xff")
+    for path in (tmp_path, empty, tmp_path / "absent"):
+        with pytest.raises(DataError, match="cannot be read"):
+            list(_read(path))
 
 
 def test_what_is_asked_must_be_clear(folder: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", [{"prompt": "x"}])
-    for arguments in ((), ("text", "--file", file)):
-        said = refused("predict", *arguments, "--artifact", folder)
-        assert "give either a prompt in quotes or --file" in said
+    said = refused("predict", "text", "--file", file, "--artifact", folder)
+    assert "give either a prompt in quotes or --file" in said
+    with pytest.raises(SettingsError, match="give either a prompt in quotes or --file"):
+        predict(artifact=str(folder))
     assert "no artifact was named: add --artifact DIR" in refused("predict", "text")
 
 

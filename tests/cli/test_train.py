@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lengthpred.artifact import read_manifest
+from lengthpred.cli.train import train
 from lengthpred.data.table import Table
 from tests.cli.commands import answered, refused
 from tests.training.tables import table_on_disk, write_recipe
@@ -27,27 +28,27 @@ def test_it_writes_an_artifact_and_says_how_good_it_is(table: Path, tmp_path: Pa
     answered("train", "histogram", "--data", table, "--out", out, "--force")
 
 
-@pytest.mark.parametrize(("kind", "stored"), [("boosted", "boosted"), ("sqlm", "cascade")])
-def test_a_recipe_a_seed_and_a_calibration_table(
-    kind: str, stored: str, table: Path, tmp_path: Path
-) -> None:
+def test_a_recipe_a_seed_and_a_calibration_table(table: Path, tmp_path: Path) -> None:
     held = table_on_disk(tmp_path / "held.parquet")
-    recipe = write_recipe(tmp_path / "recipe.toml", kind)
+    recipe = write_recipe(tmp_path / "recipe.toml", "sqlm")
     said, _ = answered(
-        *("train", kind, "--data", table, "--calibration", held, "--recipe", recipe),
+        *("train", "sqlm", "--data", table, "--calibration", held, "--recipe", recipe),
         *("--seed", 3, "--out", tmp_path / "out", "--json"),
     )
     printed = json.loads(said)
-    assert printed["kind"] == stored and printed["models"] == ["model-a", "model-b"]
+    assert printed["kind"] == "cascade" and printed["models"] == ["model-a", "model-b"]
     assert printed["fingerprint"] == Table(table).fingerprint
     manifest = read_manifest(tmp_path / "out")
-    assert manifest.kind == stored and dict(manifest.metrics) == printed["metrics"]
+    assert manifest.kind == "cascade" and dict(manifest.metrics) == printed["metrics"]
 
 
-def test_a_detector_has_no_scores(table: Path, tmp_path: Path) -> None:
+def test_a_detector_has_no_scores(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write_recipe(tmp_path / "recipe.toml", "detector")
     out = tmp_path / "out"
-    said, _ = answered("train", "detector", "--data", table, "--out", out, "--recipe", recipe)
+    train("detector", table, out, recipe=recipe, as_json=False)
+    said = capsys.readouterr().out
     assert f"wrote {out} (knn)" in said and "calibration rows" not in said
 
 
@@ -57,5 +58,4 @@ def test_settings_that_do_not_fit(table: Path, tmp_path: Path) -> None:
     to = ("--data", table, "--out", tmp_path / "never")
     said = refused("train", "sqlm", *to, "--recipe", recipe)
     assert "no setting 'boosted.tres'. Did you mean 'trees'?" in said
-    assert "Did you mean 'boosted'?" in refused("train", "bosted", *to)
     assert not (tmp_path / "never").exists()

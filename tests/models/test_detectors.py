@@ -42,7 +42,7 @@ def test_like_traffic_is_flagged_at_the_rate_alpha(method: str) -> None:
     values = np.array(
         [
             trained(method, seed).p_value(synthetic_rows(400, 3 * seed + 2).requests)
-            for seed in range(8)
+            for seed in range(6)
         ]
     )
     for alpha in (0.05, 0.2):
