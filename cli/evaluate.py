@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
@@ -106,7 +107,9 @@ def evaluate(
     _say(comparison, as_json=as_json)
     if out is not None:
         for path in write_results(document, out, force=force):
-            (stderr if as_json else stdout).print(f"wrote {path}", highlight=False, soft_wrap=True)
+            (stderr if as_json else stdout).print(
+                f"wrote {escape(str(path))}", highlight=False, soft_wrap=True
+            )
 
 
 def parse_ratios(text: str) -> list[float]:

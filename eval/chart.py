@@ -46,6 +46,7 @@ def write_chart(rows: Sequence[Result], path: str | os.PathLike[str]) -> Path:
         yaxis_title="Kendall's tau (1 is a perfect order, 0 is chance)",
         template="plotly_white",
         legend={"orientation": "h", "y": -0.2},
+        height=520,
     )
     if by_ratio:
         figure.update_xaxes(tickformat=".0%")

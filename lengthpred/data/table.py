@@ -8,17 +8,15 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lengthpred.base import IntArray, Request
+from lengthpred.base import IntArray
+from lengthpred.data.rows import Rows, joined, request_from_row, rows_of
 from lengthpred.errors import DataError, did_you_mean
 
 __all__ = ["SCHEMA", "Rows", "Table", "request_from_row", "write_table"]
@@ -47,82 +45,6 @@ SCHEMA = pa.schema(
     ]
 )
 BATCH = 4096
-
-
-def request_from_row(row: Mapping[str, Any]) -> Request:
-    """The request that a row of a table records; absent and null columns take their default."""
-    return Request(
-        prompt=row.get("prompt") or "",
-        context=row.get("context") or "",
-        reply_tokens=tuple(row.get("reply_tokens") or ()),
-        prompt_tokens=row.get("prompt_tokens"),
-        max_tokens=row.get("max_tokens"),
-        model=row.get("model") or "",
-        temperature=row.get("temperature"),
-        tenant=row.get("tenant") or "",
-        id=row.get("id") or "",
-    )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a table in memory, column by column.
-
-    requests  n requests
-    lengths   int64 (m,): the observed lengths of all rows, in tokens, m >= n
-    censored  bool (m,): where the answer was stopped, so that its length is at least that
-    owner     int64 (m,): the row of each length, rising; sample 0 of a row comes first
-    groups    int64 (n,): rows that share a number belong together (one conversation)
-    columns   the other columns by name, shape (n,): domain, language, turn, ood
-    """
-
-    requests: list[Request]
-    lengths: IntArray
-    censored: npt.NDArray[np.bool_]
-    owner: IntArray
-    groups: IntArray
-    columns: Mapping[str, npt.NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    @property
-    def truth(self) -> IntArray:
-        """Sample 0 of each row, shape (n,)."""
-        return self.lengths[self._first()]
-
-    @property
-    def truth_censored(self) -> npt.NDArray[np.bool_]:
-        """Whether sample 0 was stopped by a limit, shape (n,)."""
-        return self.censored[self._first()]
-
-    @property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """One over the number of samples of its row, for each length, shape (m,)."""
-        counts = np.bincount(self.owner, minlength=len(self))
-        weights: npt.NDArray[np.float64] = 1.0 / counts[self.owner]
-        return weights
-
-    def take(self, rows: npt.ArrayLike) -> Self:
-        """The rows with these numbers, in this order (or those where a mask is true)."""
-        picked = np.asarray(rows)
-        picked = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
-        starts = self._first()
-        counts = np.diff(np.append(starts, len(self.owner)))[picked]
-        ends = np.cumsum(counts)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-        cells = np.repeat(starts[picked], counts) + within
-        return type(self)(
-            requests=[self.requests[i] for i in picked],
-            lengths=self.lengths[cells],
-            censored=self.censored[cells],
-            owner=np.repeat(np.arange(len(picked)), counts),
-            groups=self.groups[picked],
-            columns={name: values[picked] for name, values in self.columns.items()},
-        )
-
-    def _first(self) -> IntArray:
-        return np.searchsorted(self.owner, np.arange(len(self)))
 
 
 class Table:
@@ -170,7 +92,9 @@ class Table:
         names: dict[str, int] = {}
         offset = 0
         for batch in self.batches():
-            yield _rows(batch, _numbered(batch, names, offset), offset)
+            yield rows_of(
+                batch, _numbered(batch, names, offset), np.arange(offset, offset + len(batch))
+            )
             offset += len(batch)
 
     def rows(self, limit: int | None = None, seed: int = 0) -> Rows:
@@ -185,9 +109,10 @@ class Table:
             mask = keep[offset : offset + len(batch)]
             # Numbered before the sample is taken: a group has one number however it is read.
             groups = _numbered(batch, names, offset)[mask]
-            parts.append(_rows(batch.filter(pa.array(mask)), groups, offset))
+            at = offset + np.flatnonzero(mask)
+            parts.append(rows_of(batch.filter(pa.array(mask)), groups, at))
             offset += len(batch)
-        return _joined(parts)
+        return joined(parts)
 
 
 def write_table(
@@ -229,7 +154,9 @@ def _conformed(batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
             arrays.append(column.cast(wanted))
         except pa.ArrowException as error:
             raise DataError(
-                f"{path}: column '{name}' holds {column.type}, not {wanted} ({error})"
+                f"{path}: column '{name}' holds {column.type} values that are no {wanted} "
+                f"({error}): mend them, or import the file with `lengthpred data import`, which "
+                "leaves such rows out and counts them"
             ) from error
     return pa.record_batch(arrays, names=batch.schema.names)
 
@@ -241,60 +168,3 @@ def _numbered(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> IntA
     # A row without a group is one of its own.
     keys = [f"\0{offset + i}" if group is None else group for i, group in enumerate(found)]
     return np.array([names.setdefault(key, len(names)) for key in keys], np.int64)
-
-
-def _rows(batch: pa.RecordBatch, groups: IntArray, offset: int) -> Rows:
-    """One batch in memory."""
-    records = batch.to_pydict()
-    n = len(batch)
-    samples = records["output_tokens"]
-    stopped = records.get("censored") or [None] * n
-    for i, row in enumerate(samples):
-        if not row or any(length is None or length < 0 for length in row):
-            raise DataError(
-                f"row {offset + i}: output_tokens must be one or more lengths >= 0, not {row}"
-            )
-        flags = stopped[i]
-        if flags is not None and len(flags) != len(row):
-            raise DataError(f"row {offset + i}: censored has {len(flags)} values for {len(row)}")
-    cells = zip(*records.values(), strict=True)
-    each = [dict(zip(records, values, strict=True)) for values in cells]
-    return Rows(
-        requests=[request_from_row(row) for row in each],
-        lengths=np.array([length for row in samples for length in row], np.int64),
-        censored=np.array(
-            [
-                bool(flag)
-                for row, flags in zip(samples, stopped, strict=True)
-                for flag in flags or [False] * len(row)
-            ],
-            bool,
-        ),
-        owner=np.repeat(np.arange(n), [len(row) for row in samples]),
-        groups=groups,
-        columns={
-            "domain": _text(records.get("domain"), n),
-            "language": _text(records.get("language"), n),
-            "turn": np.array([t or 0 for t in records.get("turn") or [0] * n], np.int64),
-            "ood": np.array([bool(o) for o in records.get("ood") or [False] * n], bool),
-        },
-    )
-
-
-def _text(values: list[str | None] | None, n: int) -> npt.NDArray[Any]:
-    return np.array([value or "" for value in values or [""] * n], object)
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    sizes = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    return Rows(
-        requests=[request for part in parts for request in part.requests],
-        lengths=np.concatenate([part.lengths for part in parts]),
-        censored=np.concatenate([part.censored for part in parts]),
-        owner=np.concatenate([p.owner + size for p, size in zip(parts, sizes, strict=True)]),
-        groups=np.concatenate([part.groups for part in parts]),
-        columns={
-            name: np.concatenate([part.columns[name] for part in parts])
-            for name in parts[0].columns
-        },
-    )
