@@ -98,7 +98,7 @@ class Storable:
                 dir=target.parent, prefix=f".{target.name}."
             ) as scratch:
                 _write(self, Path(scratch, "new"))
-                _move_in(Path(scratch, "new"), target, Path(scratch, "old"))
+                _move_in(Path(scratch, "new"), target, force=force)
         except OSError as error:
             raise ArtifactError(f"{path} cannot be written: {error}") from error
         return Path(path)
@@ -146,16 +146,26 @@ def load_storable(path: str | os.PathLike[str]) -> Storable:
     return loaded
 
 
-def _move_in(fresh: Path, target: Path, old: Path) -> None:
-    """Put `fresh` where `target` is; whatever fails, one of the two is there."""
-    if target.exists():
+def _move_in(fresh: Path, target: Path, *, force: bool) -> None:
+    """Put `fresh` where `target` is; whatever fails, one of the two is there.
+
+    Should the process be killed between the two moves, the old one is beside the target.
+    """
+    import shutil
+    import uuid
+
+    old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex}")
+    if force and target.exists():
         target.rename(old)
     try:
+        # Without force this fails where another process was faster.
         fresh.rename(target)
-    except OSError:
+    except BaseException:
         if old.exists():
             old.rename(target)
         raise
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _write(stored: Storable, folder: Path) -> None:
@@ -219,7 +229,7 @@ def _checked(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     if not is_inside(name):
         raise ArtifactError(f"{folder / MANIFEST} lists the file '{name}', outside the artifact")
     file = folder / name
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ArtifactError(f"{file} is missing: the artifact is incomplete")
     if not file.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{file} is a link that leads out of the artifact")

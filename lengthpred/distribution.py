@@ -165,14 +165,19 @@ class LengthDistribution:
         kept = np.clip((high - np.maximum(low, floor[:, None]) + 1) / width, 0, 1)
         weights = self._weights() * kept
         spent = weights.sum(axis=1) <= 0
-        following = np.minimum(self.grid.index(floor[spent]) + 1, self.grid.bins - 1)
-        weights[spent] = np.eye(self.grid.bins)[following]
-        ceiling = np.where(spent, NO_CEILING, ceiling)
+        # A limit still holds, unless more tokens exist than it allows.
+        ceiling = np.where(spent & (self.ceiling < floor), NO_CEILING, ceiling)
+        following = np.minimum(self.grid.index(floor) + 1, self.grid.index(ceiling))
+        weights[spent] = np.eye(self.grid.bins)[following[spent]]
         made = type(self).from_weights(self.grid, weights)
         return self.trusted(self.grid, made.pmf, floor=floor, ceiling=ceiling.astype(np.int32))
 
     def clip(self, max_tokens: npt.ArrayLike) -> Self:
-        """The length under a limit, shape (n,) or one number: mass above it moves to its bin."""
+        """The length under a limit, shape (n,) or one number.
+
+        Mass above the limit moves into the limit's bin, below the limit, where it is uniform like
+        all mass: where much of it lies above, the mean is low by up to half the bin's width.
+        """
         limit = _tokens(max_tokens, len(self))
         limit = np.maximum(np.minimum(limit, self.ceiling), self.floor)
         last = self.grid.index(limit)

@@ -50,7 +50,7 @@ class Manifest:
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """The manifest of the artifact at `path`; raises ArtifactError as `load` does."""
     file = Path(path) / MANIFEST
-    if not file.is_file():
+    if not os.path.isfile(file):  # false, too, for a name that no file can have
         raise ArtifactError(f"{path} is not an artifact: there is no {MANIFEST} in it")
     try:
         raw = parse_json(file.read_bytes())

@@ -100,6 +100,7 @@ HARD = (
     Request(prompt="hello", prompt_tokens=0, max_tokens=0, temperature=0.0, slo_s=0.0),
     Request(prompt="hello", prompt_tokens=10**12, max_tokens=10**12, temperature=float("nan")),
     Request(prompt="hello", reply_tokens=(0,) * 3 + (10**9,) * 2000),
+    Request(prompt="hello", reply_tokens=(-5, 10**400), prompt_tokens=-1, max_tokens=-1),
     Request(prompt="hello", sampling={"n": 4, "stop": ["\n"], "response_format": None}),
 )
 

@@ -73,10 +73,12 @@ class Boosted(Storable):
         expected = len(text_features.NAMES) + 2
         if self._booster.num_feature() != expected:
             raise ValueError(f"the booster reads {self._booster.num_feature()} features")
+        if len(weights) & (len(weights) - 1) or not np.isfinite(weights).all():
+            raise ValueError(f"the linear model has {len(weights)} slots, not 2**bits finite ones")
         self._text = booster
         self._weights = weights
         self._bits = len(weights).bit_length() - 1
-        self._levels = dict(levels)
+        self._levels = {model: float(level) for model, level in levels.items()}
         self._opening, self._following = opening, following
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:

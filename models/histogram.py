@@ -21,6 +21,7 @@ __all__ = ["Histogram"]
 
 ALL_MODELS = "*"
 ROOT = (ALL_MODELS,)
+MEMO = 10_000
 
 
 class Histogram(Storable):
@@ -82,6 +83,11 @@ class Histogram(Storable):
         fade: float = 1.0,
     ) -> None:
         """Count lengths, (n,), with `weights` (n,); what is there already fades for each one."""
+        lengths, censored = np.asarray(lengths, np.int64), np.asarray(censored, bool)
+        if lengths.shape != (len(requests),) or censored.shape != lengths.shape:
+            raise ValueError("each request needs one length, and whether it is censored")
+        if (lengths < 0).any():
+            raise ValueError("a length cannot be below 0")
         bins = self._grid.index(lengths)
         weights = np.ones(len(bins)) if weights is None else weights
         members: dict[tuple[str, ...], list[int]] = {}
@@ -91,9 +97,10 @@ class Histogram(Storable):
         with self._lock:
             for path, rows in members.items():
                 cell = self._cells.setdefault(path, np.zeros((2, self._grid.bins)))
-                if fade < 1:
-                    cell *= fade ** len(rows)
-                np.add.at(cell, (censored[rows].astype(np.int64), bins[rows]), weights[rows])
+                # As if they had come one by one: the last one of a batch has not faded yet.
+                faded = weights[rows] * fade ** np.arange(len(rows) - 1, -1, -1)
+                cell *= fade ** len(rows)
+                np.add.at(cell, (censored[rows].astype(np.int64), bins[rows]), faded)
             # A fresh dict: a thread that predicts now may still write what it computed before.
             self._memo = {}
 
@@ -117,17 +124,22 @@ class Histogram(Storable):
         config, cells = contents.config, contents.arrays["cells"]
         if cells.shape != (len(config["paths"]), 2, contents.grid.bins):
             raise ValueError(f"cells have shape {cells.shape}")
+        if not (np.isfinite(cells).all() and (cells >= 0).all()):
+            raise ValueError("cells must be finite and not below 0")
         paths = [tuple(str(step) for step in path) for path in config["paths"]]
         # Copies: what is loaded may be read-only, and these are counted up in place.
-        named = {path: np.array(cell) for path, cell in zip(paths, cells, strict=True)}
+        named = {path: np.array(cell, np.float64) for path, cell in zip(paths, cells, strict=True)}
         return cls(contents.grid, config["strength"], config["half_life"], named)
 
     def _remembered(
         self, path: tuple[str, ...], memo: dict[tuple[str, ...], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         with self._lock:
-            memo[path] = survival.pmf_of(self._hazards(path)).astype(np.float32)
-        return memo[path]
+            found = survival.pmf_of(self._hazards(path)).astype(np.float32)
+        # Names of models come from clients: what is kept for them must have an end.
+        if len(memo) < MEMO:
+            memo[path] = found
+        return found
 
     def _hazards(self, path: tuple[str, ...]) -> FloatArray:
         """P(length in bin b | it reaches b), (bins,), of the cell nearest to `path`."""

@@ -33,6 +33,9 @@ class ScoreTable:
             self.grid.bins,
         ):
             raise ValueError(f"a score table of {len(self.knots)} knots holds {self.pmf.shape}")
+        if not len(self.knots) or not (np.diff(self.knots) > 0).all():
+            raise ValueError("the scores of a table must rise")
+        LengthDistribution(self.grid, np.vstack([self.pmf, self.prior]))  # refuses what is none
 
     def __call__(self, scores: npt.NDArray[np.float64]) -> LengthDistribution:
         """One distribution for each score, shape (n,); NaN gets the prior."""

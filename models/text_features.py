@@ -174,6 +174,7 @@ def _asked(number: int, following: list[str]) -> float:
 def _conversation(replies: tuple[int, ...]) -> tuple[float, ...]:
     if not replies:
         return (math.nan,) * 5
-    logs = [math.log1p(reply) for reply in replies]
+    # A client can send any number: none is an error.
+    logs = [math.log1p(min(max(reply, 0), 1 << 31)) for reply in replies]
     before = logs[-2] if len(logs) > 1 else logs[-1]
     return logs[-1], sum(logs) / len(logs), max(logs), min(logs), logs[-1] - before

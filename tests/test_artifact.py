@@ -270,6 +270,23 @@ def test_a_failure_midway_keeps_the_old_one(
     assert os.listdir(saved.parent) == ["toy"]
 
 
+def test_a_keypress_between_the_moves_keeps_the_old_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename = files(saved), Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Toy(1.0).save(saved, force=True)
+    monkeypatch.undo()
+    assert files(saved) == before and os.listdir(saved.parent) == ["toy"]
+
+
 def test_a_relative_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Toy(1.0).save("deep/er/toy")

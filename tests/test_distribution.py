@@ -306,3 +306,10 @@ def test_grid_is_as_documented() -> None:
     assert GRID.index([0, 15, 16, 10**9]).tolist() == [0, 15, 16, 82]
     with pytest.raises(ValueError):
         GRID.edges[0] = 1
+
+
+def test_a_limit_outlives_what_is_generated() -> None:
+    made = LengthDistribution.from_samples(GRID, [[3]]).clip(1000)
+    assert made.given(999).quantile([0, 1]).tolist() == [[999, 1000]]
+    assert made.given(1000).mean()[0] == 1000
+    assert made.given(1001).mean()[0] > 1001  # more exists than the limit allows: it is none

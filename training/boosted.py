@@ -43,6 +43,8 @@ def train(
     rows = rows.take([bool(request.prompt) for request in rows.requests])
     if len(rows) < MIN_ROWS:
         raise DataError(f"training needs {MIN_ROWS} rows with a prompt; there are {len(rows)}")
+    if len(calibration) < MIN_ROWS:
+        raise DataError(f"calibration needs {MIN_ROWS} rows; there are {len(calibration)}")
     targets = rank_targets(rows)
     mean = float(targets.mean())
     levels = _levels(rows, targets - mean)

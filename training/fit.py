@@ -85,6 +85,7 @@ def train_kind(
     rng = np.random.default_rng(seed)
     trainer: Any = importlib.import_module(KINDS[kind].module)
     on_progress("reading the table", 0, 0)
+    fingerprint = table.fingerprint
     rows, held = _halves(table, calibration, settings.max_rows, seed)
     source: Rows | Iterator[Rows] = rows
     models = {request.model for request in rows.requests}
@@ -92,7 +93,7 @@ def train_kind(
         source = _stream(table, calibration, seed, models)
     trained: Storable = trainer.train(source, held, settings, rng, on_progress)
     named = tuple(sorted(models - {""}))
-    trained.card = Card(named, table.fingerprint, _scores(trained, held, rng))
+    trained.card = Card(named, fingerprint, _scores(trained, held, rng))
     return trained
 
 
@@ -107,8 +108,14 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
             f"{table.path} has too few groups ({len(set(rows.groups.tolist()))}) to keep some for "
             "calibration: give a larger table, or one of its own with --calibration"
         )
-    kept = np.flatnonzero(held)[:CALIBRATION_ROWS]
-    return rows.take(~held), rows.take(kept)
+    return rows.take(~held), _sample(rows.take(held), seed)
+
+
+def _sample(rows: Rows, seed: int) -> Rows:
+    if len(rows) <= CALIBRATION_ROWS:
+        return rows
+    picked = np.random.default_rng([seed, 2]).choice(len(rows), CALIBRATION_ROWS, replace=False)
+    return rows.take(np.sort(picked))
 
 
 def _stream(table: Table, calibration: Table | None, seed: int, models: set[str]) -> Iterator[Rows]:

@@ -13,6 +13,8 @@ from lengthpred.errors import DataError
 
 __all__ = ["Rows", "joined", "request_from_row", "rows_of"]
 
+MOST = 2**31 - 1  # tokens: what a distribution's bounds can hold
+
 
 def request_from_row(row: Mapping[str, Any]) -> Request:
     """The request that a row of a table records; absent and null columns take their default."""
@@ -105,9 +107,14 @@ def rows_of(batch: pa.RecordBatch, groups: IntArray, numbers: IntArray) -> Rows:
             raise DataError(
                 f"row {numbers[i]}: output_tokens must be one or more lengths >= 0, not {row}"
             )
+        if max(row) > MOST:
+            raise DataError(f"row {numbers[i]}: {max(row)} output tokens are too many to be true")
         flags = stopped[i]
         if flags is not None and len(flags) != len(row):
             raise DataError(f"row {numbers[i]}: censored has {len(flags)} values for {len(row)}")
+    for i, replies in enumerate(records.get("reply_tokens") or []):
+        if any(length is None or length < 0 for length in replies or []):
+            raise DataError(f"row {numbers[i]}: reply_tokens must be lengths >= 0, not {replies}")
     cells = zip(*records.values(), strict=True)
     each = [dict(zip(records, values, strict=True)) for values in cells]
     return Rows(

@@ -3,7 +3,6 @@
 A million rows take about 100 MB.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lengthpred.base import IntArray
+from lengthpred.data.groups import content_keys, group_keys, hashes
 from lengthpred.data.language import languages
 from lengthpred.data.table import Table
 from lengthpred.openai_body import approximate_tokens
 
-__all__ = ["Keys", "joined_groups", "read_keys"]
+__all__ = ["Keys", "read_keys"]
 
 COLUMNS = ("group", "prompt", "context", "turn", "reply_tokens", "prompt_tokens", "output_tokens")
 
@@ -61,15 +61,11 @@ def _keys(columns: Mapping[str, list[Any]], n: int, offset: int, by: str) -> Key
 
     prompts = [prompt or "" for prompt in column("prompt")]
     contexts = [context or "" for context in column("context")]
-    groups = [
-        f"\1{group}" if group is not None else f"\0{offset + i}"
-        for i, group in enumerate(column("group"))
-    ]
     turns = zip(column("turn"), column("reply_tokens"), strict=True)
     return Keys(
-        group=_hashes(groups),
-        content=_hashes([f"{c}\0{p}" for c, p in zip(contexts, prompts, strict=True)]),
-        prompt=_hashes(prompts),
+        group=group_keys(columns, n, offset),
+        content=content_keys(columns, n),
+        prompt=hashes(prompts),
         first=np.array([not turn and not replies for turn, replies in turns], bool),
         tokens=_own_tokens(prompts, contexts, column("prompt_tokens")),
         longest=np.array([max(lengths or [0]) for lengths in column("output_tokens")], np.int64),
@@ -94,36 +90,3 @@ def _values(given: Sequence[Any], prompts: Sequence[str], by: str) -> list[str]:
     if by in ("domain", "language"):
         return [value or "" for value in given]
     return [""] * len(given)
-
-
-def _hashes(texts: Sequence[str]) -> IntArray:
-    """64 bits of each text: among a million rows two differ in vain once in 40 million tables."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, np.int64)
-
-
-def joined_groups(group: IntArray, content: IntArray) -> IntArray:
-    """A number for each row, shape (n,): equal where groups are one, or joined by equal content.
-
-    Numbers rise in the order in which they first occur.
-    """
-    _, groups = np.unique(group, return_inverse=True)
-    _, contents = np.unique(content, return_inverse=True)
-    n_groups = int(groups.max(initial=-1)) + 1
-    parent = list(range(n_groups + int(contents.max(initial=-1)) + 1))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for a, b in zip(groups.tolist(), (contents + n_groups).tolist(), strict=True):
-        left, right = root(a), root(b)
-        if left != right:
-            parent[max(left, right)] = min(left, right)
-    roots = np.array([root(a) for a in groups.tolist()], np.int64)
-    _, first, number = np.unique(roots, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    joined: IntArray = rank[number]
-    return joined

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lengthpred.base import IntArray
 from lengthpred.data.importing import Progress
 from lengthpred.data.table import SCHEMA, Table, write_table
+from lengthpred.errors import DataError
 
 __all__ = ["DROPPED", "PARTS", "write_parts"]
 
@@ -27,12 +28,11 @@ def write_parts(
     domains: npt.NDArray[np.str_] | None,
     on_progress: Progress | None,
 ) -> None:
-    """Write the parts beside their place, then move them: all of them or none.
+    """Write the parts beside their place, then move them. Raises DataError when that fails.
 
     part: number in PARTS of each row, (n,), or DROPPED. held: which rows are out of distribution,
     (n,). domains: what fills an empty domain, (n,). on_progress: called with (done, total) rows.
     """
-    out.mkdir(parents=True, exist_ok=True)
     done, total = 0, len(PARTS) * len(table)
 
     def rows(number: int) -> Iterator[pa.RecordBatch]:
@@ -49,11 +49,19 @@ def write_parts(
             if on_progress is not None:
                 on_progress(done, total)
 
-    with tempfile.TemporaryDirectory(dir=out, prefix=".split.") as scratch:
-        for number, name in enumerate(PARTS):
-            write_table(Path(scratch, f"{name}.parquet"), rows(number))
-        for name in PARTS:
-            os.replace(Path(scratch, f"{name}.parquet"), out / f"{name}.parquet")
+    files = [f"{name}.parquet" for name in PARTS]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".split.") as scratch:
+            for number, name in enumerate(files):
+                write_table(Path(scratch, name), rows(number))
+            # Old parts go first: should a move fail, a part is missing, never one of another split.
+            for name in files:
+                Path(out, name).unlink(missing_ok=True)
+            for name in files:
+                os.replace(Path(scratch, name), out / name)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}") from error
 
 
 def _completed(

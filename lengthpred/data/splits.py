@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from lengthpred.base import IntArray
 from lengthpred.data.clusters import cluster_rows
+from lengthpred.data.groups import joined_groups
 from lengthpred.data.importing import Progress
 from lengthpred.data.language import UNKNOWN
-from lengthpred.data.split_keys import Keys, joined_groups, read_keys
+from lengthpred.data.split_keys import Keys, read_keys
 from lengthpred.data.split_parts import DROPPED, PARTS, write_parts
 from lengthpred.data.table import Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthpred.base import IntArray
+from lengthpred.data.groups import content_keys, group_keys, joined_groups
 from lengthpred.data.rows import Rows, joined, request_from_row, rows_of
 from lengthpred.errors import DataError, did_you_mean
 
@@ -52,6 +53,7 @@ class Table:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._groups: IntArray | None = None
         if not self.path.is_file():
             raise DataError(f"{path} is not a file: give a table that `data import` wrote")
         try:
@@ -87,14 +89,31 @@ class Table:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path} is damaged: {error}") from error
 
+    def groups(self) -> IntArray:
+        """The number of each row's group, shape (n,), below n.
+
+        Rows with the same context and prompt are of one group, whatever their column says: one
+        read of these columns, kept for the next call.
+        """
+        if self._groups is None:
+            keys: list[tuple[IntArray, IntArray]] = []
+            offset = 0
+            for batch in self.batches(("group", "context", "prompt")):
+                columns = batch.to_pydict()
+                n = len(batch)
+                keys.append((group_keys(columns, n, offset), content_keys(columns, n)))
+                offset += n
+            own, content = (np.concatenate(column) for column in zip(*keys, strict=True))
+            self._groups = joined_groups(own, content)
+        return self._groups
+
     def chunks(self) -> Iterator[Rows]:
         """All rows in order, a few thousand at a time, for what learns from a stream."""
-        names: dict[str, int] = {}
+        groups = self.groups()
         offset = 0
         for batch in self.batches():
-            yield rows_of(
-                batch, _numbered(batch, names, offset), np.arange(offset, offset + len(batch))
-            )
+            at = np.arange(offset, offset + len(batch))
+            yield rows_of(batch, groups[at], at)
             offset += len(batch)
 
     def rows(self, limit: int | None = None, seed: int = 0) -> Rows:
@@ -103,14 +122,12 @@ class Table:
         if limit is not None and limit < len(self):
             keep[:] = False
             keep[np.random.default_rng(seed).choice(len(self), limit, replace=False)] = True
-        names: dict[str, int] = {}
+        groups = self.groups()
         offset, parts = 0, []
         for batch in self.batches():
             mask = keep[offset : offset + len(batch)]
-            # Numbered before the sample is taken: a group has one number however it is read.
-            groups = _numbered(batch, names, offset)[mask]
             at = offset + np.flatnonzero(mask)
-            parts.append(rows_of(batch.filter(pa.array(mask)), groups, at))
+            parts.append(rows_of(batch.filter(pa.array(mask)), groups[at], at))
             offset += len(batch)
         return joined(parts)
 
@@ -159,12 +176,3 @@ def _conformed(batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
                 "leaves such rows out and counts them"
             ) from error
     return pa.record_batch(arrays, names=batch.schema.names)
-
-
-def _numbered(batch: pa.RecordBatch, names: dict[str, int], offset: int) -> IntArray:
-    """The number of each row's group, (n,); `names` keeps them across batches."""
-    found = batch.column("group").to_pylist() if "group" in batch.schema.names else []
-    found = found or [None] * len(batch)
-    # A row without a group is one of its own.
-    keys = [f"\0{offset + i}" if group is None else group for i, group in enumerate(found)]
-    return np.array([names.setdefault(key, len(names)) for key in keys], np.int64)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lengthpred.data.split_keys import joined_groups
+from lengthpred.data.groups import joined_groups
 from lengthpred.data.splits import PARTS, SplitSettings, split_table
 from lengthpred.data.table import SCHEMA, write_table
 from lengthpred.errors import DataError, SettingsError

@@ -103,8 +103,24 @@ def test_what_is_old_fades_with_the_half_life() -> None:
         histogram = learnt((POEM, 20, 1000), into=Histogram(GRID, half_life=half_life))
         histogram.observe([POEM] * 200, np.full(200, 300), np.zeros(200, bool))
         shares.append(histogram.predict([POEM]).cdf(100)[0])
-    # Two half-lives: 1000 / 4 beside 200, and 1000 beside 200.
-    assert shares == pytest.approx([250 / 450, 1000 / 1200], abs=0.02)
+    # Two half-lives: 1000 / 4 beside 200 that fade one after another, and 1000 beside 200.
+    newer = (1 - 0.25) / (1 - 0.5 ** (1 / 100))
+    assert shares == pytest.approx([250 / (250 + newer), 1000 / 1200], abs=0.02)
+
+
+def test_a_batch_fades_as_if_it_came_one_by_one() -> None:
+    lengths = np.array([10] * 30 + [1000] * 10)
+    one, many = Histogram(GRID, half_life=5), Histogram(GRID, half_life=5)
+    many.observe([POEM] * 40, lengths, np.zeros(40, bool))
+    for length in lengths:
+        one.observe([POEM], np.array([length]), np.zeros(1, bool))
+    np.testing.assert_allclose(one.predict([POEM]).pmf, many.predict([POEM]).pmf, atol=1e-6)
+
+
+def test_lengths_that_are_none_are_refused() -> None:
+    for lengths in (np.array([-1]), np.array([1, 2])):
+        with pytest.raises(ValueError, match="length"):
+            Histogram(GRID).observe([POEM], lengths, np.zeros(1, bool))
 
 
 def test_one_by_one_or_at_once_it_fades_alike() -> None:

@@ -61,6 +61,16 @@ def test_no_group_is_on_both_sides(table: Path) -> None:
     assert again.groups.tolist() == held.groups.tolist() != other.groups.tolist()
 
 
+def test_no_content_is_on_both_sides(tmp_path: Path) -> None:
+    """Exact repeats in groups of their own would be calibrated on what was learnt."""
+    prompts = [f"ask {i % 100}" for i in range(400)]
+    path = table_on_disk(tmp_path / "t.parquet", group=None, prompt=prompts, reply_tokens=None)
+    for most in (400, 300):
+        kept, held = fit._halves(Table(path), None, most, seed=0)
+        sides = [{request.prompt for request in side.requests} for side in (kept, held)]
+        assert len(held) and not sides[0] & sides[1]
+
+
 def test_of_a_longer_table_the_same_groups_are_kept(table: Path) -> None:
     whole = set(fit._halves(Table(table), None, 10_000, 0)[1].groups.tolist())
     rows, held = fit._halves(Table(table), None, 150, 0)
