@@ -107,24 +107,30 @@ def _read(file: Path) -> Iterator["Request"]:
             if not isinstance(row, dict):
                 raise DataError("it is not an object")
             own = isinstance(row.get("prompt"), str) and "messages" not in row
-            if own:
-                _check(row)
-            yield request_from_row(row) if own else request_from_body(row, id=str(number))
+            yield request_from_row(_checked(row)) if own else request_from_body(row, id=str(number))
         except (ValueError, RecursionError, DataError) as error:
             raise DataError(f"{file}, line {number}: {error}") from error
     if not found:
         raise DataError(f"{file} is empty: give JSON lines, each with a prompt or messages")
 
 
-def _check(row: dict[str, Any]) -> None:
-    """Raise DataError for a value that a table's column could not hold."""
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with numbers in range. Raises DataError for what a table's column could not hold."""
+    from lengthpred.openai_body import as_count, as_number
+
     for name in ("id", "model", "context", "tenant"):
         if not isinstance(row.get(name, ""), str | None):
             raise DataError(f"'{name}' must be a text, not {json.dumps(row[name])}")
     replies = row.get("reply_tokens") or []
-    whole = isinstance(replies, list) and all(type(n) is int and n >= 0 for n in replies)
-    if not whole:
-        raise DataError(f"'reply_tokens' must be a list of lengths, not {json.dumps(replies)}")
+    if not isinstance(replies, list) or any(
+        type(n) is not int or as_count(n) is None for n in replies
+    ):
+        given = json.dumps(replies)
+        given = given if len(given) <= 80 else f"{given[:80]}…"
+        raise DataError(f"'reply_tokens' must be a list of lengths, not {given}")
+    # As in a request body: what is no number in range counts as not given.
+    counts = {name: as_count(row.get(name)) for name in ("prompt_tokens", "max_tokens")}
+    return {**row, **counts, "temperature": as_number(row.get("temperature"))}
 
 
 def _summaries(requests: list["Request"], answer: "LengthDistribution") -> list[dict[str, Any]]:

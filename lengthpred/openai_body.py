@@ -13,6 +13,8 @@ from lengthpred.errors import DataError
 __all__ = [
     "CONTEXT_CHARS",
     "approximate_tokens",
+    "as_count",
+    "as_number",
     "clean",
     "extend_context",
     "replies_in",
@@ -22,6 +24,8 @@ __all__ = [
 # What precedes the prompt is kept to this many characters, its end: tables stay small, and a
 # server does not read a whole history for what lies furthest back.
 CONTEXT_CHARS = 4096
+# No number of a request is as large: what is, is a mistake.
+OUT_OF_RANGE = 2**31
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 SAMPLING = (
     *("n", "best_of", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "top_p", "top_k"),
@@ -80,13 +84,13 @@ def request_from_body(
     for i, (role, text) in enumerate(turns):
         if i != last:
             context = extend_context(context, role, text)
-    model, temperature = body.get("model"), _number(body.get("temperature"))
+    model, temperature = body.get("model"), as_number(body.get("temperature"))
     return Request(
         prompt=turns[last][1] if turns else "",
         context=context,
         reply_tokens=tuple(count(_replies(turns))),
         prompt_tokens=prompt_tokens,
-        max_tokens=next((n for n in map(_whole, map(body.get, LIMITS)) if n is not None), None),
+        max_tokens=next((n for n in map(as_count, map(body.get, LIMITS)) if n is not None), None),
         model=clean(model) if isinstance(model, str) else "",
         temperature=temperature,
         tenant=tenant,
@@ -156,14 +160,14 @@ def _text(content: object) -> str:
     return clean("\n".join(part for part in parts if isinstance(part, str)))
 
 
-def _number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
+    """A number in range; anything else (NaN, too) counts as not given."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    number = float(value)
-    return number if abs(number) < 1e12 else None
+    # Compared before it is converted: an integer may be too large for a float.
+    return float(value) if 0 <= value < OUT_OF_RANGE else None
 
 
-def _whole(value: object) -> int | None:
-    """A count of tokens of at least 0; anything else counts as not given."""
-    number = _number(value)
-    return int(number) if number is not None and number >= 0 else None
+def as_count(value: object) -> int | None:
+    number = as_number(value)
+    return None if number is None else int(number)

@@ -68,6 +68,13 @@ def test_nonsense_in_optional_fields_counts_as_absent() -> None:
     assert (request.max_tokens, request.temperature, request.model) == (None, None, "")
 
 
+@pytest.mark.parametrize("given", [10**400, 2**31, -1, float("inf"), float("nan"), True])
+def test_numbers_out_of_range_count_as_absent(given: Any) -> None:
+    request = request_from_body({"prompt": "x", "max_tokens": given, "temperature": given})
+    assert (request.max_tokens, request.temperature) == (None, None)
+    assert request_from_body({"prompt": "x", "max_tokens": 2**31 - 1}).max_tokens == 2**31 - 1
+
+
 def test_context_keeps_its_end() -> None:
     long = request_from_body(
         {"messages": [{"role": "user", "content": "y" * 9000}, {"role": "user", "content": "q"}]}

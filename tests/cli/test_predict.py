@@ -67,10 +67,12 @@ def test_a_file_of_bodies_and_prompts(folder: Path, tmp_path: Path) -> None:
         ('{"text": "x"}', "line 2: not a chat, completions or responses request"),
         ('{"prompt": "x", "reply_tokens": [-5]}', "line 2: 'reply_tokens' must be"),
         ('{"prompt": "x", "reply_tokens": 7}', "line 2: 'reply_tokens' must be"),
+        (f'{{"prompt": "x", "reply_tokens": {10**400}}}', "line 2: 'reply_tokens' must be"),
+        (f'{{"prompt": "x", "reply_tokens": [{10**400}]}}', "line 2: 'reply_tokens' must be"),
         ('{"prompt": "x", "model": {}}', "line 2: 'model' must be a text, not {}"),
         ("[" * 100_000, "line 2: "),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     file = tmp_path / "requests.jsonl"
@@ -78,6 +80,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(DataError) as error:
         list(_read(file))
     assert said in str(error.value)
+
+
+def test_numbers_out_of_range_count_as_absent(tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "max_tokens": 10**400, "temperature": -1, "prompt_tokens": "many"}]
+    (request,) = _read(write_lines(tmp_path / "a.jsonl", rows))
+    assert request.max_tokens is request.temperature is request.prompt_tokens is None
 
 
 def test_before_a_bad_line_nothing_is_printed(folder: Path, tmp_path: Path) -> None:

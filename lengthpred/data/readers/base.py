@@ -4,7 +4,6 @@ A reader is a function `read(source, report) -> Iterator[Draft]`. It streams: it
 file in memory. What it cannot use it gives to `report.drop(reason, where)`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from lengthpred.data.report import ImportReport
 from lengthpred.errors import DataError
 from lengthpred.openai_body import CONTEXT_CHARS
 
-__all__ = ["Draft", "Reader", "Row", "Source", "length_fault", "open_bytes"]
+__all__ = ["LONGEST", "Draft", "Reader", "Row", "Source", "length_fault", "open_bytes"]
+
+LONGEST = 2**31 - 1  # tokens: what a table, a grid and a distribution can hold
 
 Row = dict[str, Any]
 
@@ -80,10 +81,11 @@ def length_fault(value: object) -> str:
         return "no answer"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "wrong type"
-    if math.isnan(value):
+    # Compared, never converted: an integer may be too large for a float.
+    if value != value:
         return "NaN length"
     if value < 0:
         return "negative length"
-    if math.isinf(value) or value > 2**40 or value != int(value):
-        return "length is no whole number"
-    return ""
+    if value > LONGEST:
+        return "length is too large"
+    return "" if value == int(value) else "length is no whole number"

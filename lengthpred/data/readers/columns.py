@@ -6,6 +6,7 @@ the tokens of that text. Columns whose names match already need no map.
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from lengthpred.openai_body import clean
 __all__ = ["ColumnMap", "load_columns"]
 
 OURS = (*SCHEMA.names, "response")
+# Texts that may be empty; an empty cell of another text holds nothing.
+MAY_BE_EMPTY = ("prompt", "context", "response")
 
 
 def load_columns(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -125,16 +128,19 @@ def _value(name: str, value: Any) -> tuple[Any, str]:
     kind = pa.string() if name == "response" else SCHEMA.field(name).type
     if name == "output_tokens":
         return _lengths(value)
-    if value is None or (isinstance(value, float) and value != value):
+    if _absent(value):
         return None, ""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         if isinstance(value, list | dict):
             return None, f"wrong type in {name}"
-        return clean(value if isinstance(value, str) else str(value)), ""
+        text = clean(value if isinstance(value, str) else str(value))
+        return (text if text.strip() or name in MAY_BE_EMPTY else None), ""
     if isinstance(value, str):
         if not value.strip():
             return None, ""
         value = _parsed(value)
+        if _absent(value):
+            return None, ""
     if pa.types.is_list(kind):
         return _items(name, value if isinstance(value, list) else [value], kind.value_type)
     if pa.types.is_boolean(kind):
@@ -144,7 +150,13 @@ def _value(name: str, value: Any) -> tuple[Any, str]:
     if pa.types.is_integer(kind):
         fault = length_fault(value)
         return (None, f"{name}: {fault}") if fault else (int(value), "")
+    if abs(value) > sys.float_info.max:
+        return None, f"{name} is too large"
     return float(value), ""
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _lengths(value: Any) -> tuple[list[int] | None, str]:
@@ -159,16 +171,23 @@ def _lengths(value: Any) -> tuple[list[int] | None, str]:
 
 
 def _items(name: str, values: list[Any], kind: Any) -> tuple[list[Any] | None, str]:
-    types = str if pa.types.is_string(kind) else bool if pa.types.is_boolean(kind) else int
-    if not all(v is None or (type(v) is types) for v in values):
+    if pa.types.is_integer(kind):
+        fault = next(filter(None, map(_number_fault, values)), "")
+        return (None, f"{name}: {fault}") if fault else ([int(v) for v in values], "")
+    types = str if pa.types.is_string(kind) else bool
+    if not all(v is None or type(v) is types for v in values):
         return None, f"wrong type in {name}"
-    return values, ""
+    return [clean(v) if isinstance(v, str) else v for v in values], ""
+
+
+def _number_fault(value: Any) -> str:
+    return "a number is missing" if _absent(value) else length_fault(value)
 
 
 def _parsed(text: str) -> Any:
     """A number, truth value or list that a text spells; else the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         lowered = text.strip().lower()
         return {"nan": float("nan"), "true": True, "false": False}.get(lowered, text)

@@ -7,6 +7,7 @@ batch API hold no requests: give their input file as `Source.requests`, joined b
 
 import datetime as dt
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _samples(answer: Mapping[str, Any]) -> list[_Sample]:
     if isinstance(output, list):
         details = answer.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, Mapping) else None
-        finish = reason or ("stop" if answer.get("status") == "completed" else None)
+        finish = _name(reason) or ("stop" if answer.get("status") == "completed" else None)
         return [_Sample("".join(_output_text(item) for item in output), finish)]
     if isinstance(output, str):
         return [_Sample(clean(output), None)]
@@ -111,7 +112,6 @@ def _samples(answer: Mapping[str, Any]) -> list[_Sample]:
 def _choice(choice: Any) -> _Sample:
     if not isinstance(choice, Mapping):
         raise _Unusable("wrong type")
-    finish = choice.get("finish_reason")
     message = choice.get("message")
     parts = [choice.get("text")]
     if isinstance(message, Mapping):
@@ -120,7 +120,12 @@ def _choice(choice: Any) -> _Sample:
             message.get("content"),
         ]
     text = "".join(clean(part) for part in parts if isinstance(part, str))
-    return _Sample(text, finish if isinstance(finish, str) else None)
+    return _Sample(text, _name(choice.get("finish_reason")))
+
+
+def _name(value: Any) -> str | None:
+    """A text that says something; None for anything else."""
+    return clean(value) if isinstance(value, str) and value else None
 
 
 def _output_text(item: Any) -> str:
@@ -162,12 +167,11 @@ class _Line:
         given, request = self.stated(), self.request
         lengths = list(counts[self.replies :]) if given is None else [int(given)]
         inputs = self.usage.get("prompt_tokens", self.usage.get("input_tokens"))
-        model = request.model or str(self.answer.get("model") or "") or self.source.model
-        tenant = self.line.get("tenant")
+        model = request.model or _name(self.answer.get("model")) or self.source.model
         return [
             {
-                "id": self._name(),
-                "group": self.line.get("group") if type(self.line.get("group")) is str else None,
+                "id": self._id(),
+                "group": _name(self.line.get("group")),
                 "prompt": request.prompt,
                 "context": request.context,
                 "turn": self.replies,
@@ -177,17 +181,16 @@ class _Line:
                 "censored": [sample.finish in STOPPED for sample in self.samples],
                 "finish_reason": [sample.finish for sample in self.samples],
                 "max_tokens": request.max_tokens,
-                "model": clean(model),
+                "model": model,
                 "temperature": request.temperature,
-                "tenant": clean(tenant) if isinstance(tenant, str) else None,
+                "tenant": _name(self.line.get("tenant")),
                 "arrival_s": self._arrival(),
             }
         ]
 
-    def _name(self) -> str:
+    def _id(self) -> str:
         names = (self.line.get("custom_id"), self.answer.get("id"), self.line.get("id"))
-        given = next((name for name in names if isinstance(name, str) and name), None)
-        return clean(given) if given else self.where.replace(" ", "-")
+        return next(filter(None, map(_name, names)), self.where.replace(" ", "-"))
 
     def _arrival(self) -> float | None:
         """Seconds since 1970 where the line or the response tells when the request came."""
@@ -197,9 +200,11 @@ class _Line:
                 if isinstance(value, str):
                     try:
                         return dt.datetime.fromisoformat(value).timestamp()
-                    except ValueError:
+                    except (ValueError, OverflowError, OSError):
                         continue
-                if not isinstance(value, bool) and isinstance(value, int | float) and value >= 0:
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    continue
+                if 0 <= value <= sys.float_info.max:
                     return float(value)
         return None
 
@@ -235,6 +240,6 @@ class _Requests:
 def _parsed(line: bytes) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, Mapping) else {}
