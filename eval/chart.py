@@ -51,5 +51,8 @@ def write_chart(rows: Sequence[Result], path: str | os.PathLike[str]) -> Path:
     if by_ratio:
         figure.update_xaxes(tickformat=".0%")
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, figure.to_html(include_plotlyjs=True, full_html=True, config={"displayModeBar": False}))
+    write_whole(
+        target,
+        figure.to_html(include_plotlyjs=True, full_html=True, config={"displayModeBar": False}),
+    )
     return target
