@@ -56,6 +56,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        _fail(escape(f"{error.filename or 'a file'}: {error.strerror or error}"), 2)
     except Exception as error:
         if os.environ.get("LENGTHPRED_TRACEBACK"):
             raise

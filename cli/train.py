@@ -67,6 +67,6 @@ def train(
         )
         return
     scores = ", ".join(f"{name} {card.metrics[name]:.3g}" for name in SHOWN if name in card.metrics)
-    stdout.print(f"wrote {escape(str(out))} ({trained.kind})", highlight=False, soft_wrap=True)
+    stdout.print(f"wrote {escape(str(out))} ({kind})", highlight=False, soft_wrap=True)
     if scores:
         stdout.print(f"on the calibration rows: {scores}", highlight=False, soft_wrap=True)

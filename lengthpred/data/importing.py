@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lengthpred.data.language import language_of
+from lengthpred.data.language import UNKNOWN, language_of
 from lengthpred.data.readers import Draft, Row, Source, reader
 from lengthpred.data.report import ImportReport
 from lengthpred.data.table import SCHEMA, write_table
@@ -152,9 +152,10 @@ def _fault(row: Row) -> str:
 def _filled(row: Row) -> dict[str, Any]:
     """The row with what every table has: a language, a turn, and a flag for each length."""
     if not row.get("language"):
-        # A short turn ("continue") says little: what precedes it decides.
-        before = "" if len(row["prompt"]) > 200 else (row.get("context") or "")[-800:]
-        row["language"] = language_of(f"{before}\n{row['prompt']}")
+        row["language"] = language_of(row["prompt"])
+        if row["language"] == UNKNOWN and row.get("context"):
+            # A short turn ("continue") says nothing of its own: what precedes it decides.
+            row["language"] = language_of(f"{row['context'][-800:]}\n{row['prompt']}")
     if row.get("turn") is None:
         row["turn"] = 0
     if row.get("censored") is None:

@@ -188,8 +188,8 @@ def _held_out(values: npt.NDArray[np.str_], settings: SplitSettings) -> list[str
     sizes = {str(v): int(c) for v, c in zip(found, counts, strict=True) if v not in ("", UNKNOWN)}
     if len(found) < 2 or not sizes:
         raise DataError(
-            f"a split by {settings.by} needs rows of two or more: the table has "
-            f"{', '.join(sizes) or 'none'}"
+            f"a split by {settings.by} needs two or more {settings.by}s; the table has "
+            f"{', '.join(sizes) or 'none'}: fill the column '{settings.by}', or split by cluster"
         )
     for name in settings.hold_out:
         if name not in sizes:

@@ -62,7 +62,7 @@ def test_a_file_of_bodies_and_prompts(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"prompt": "x"', "line 2: Expecting"),
+        ('{"prompt": "x"', "line 2 is not JSON"),
         ("[1]", "line 2: it is not an object"),
         ('{"text": "x"}', "line 2: not a chat, completions or responses request"),
         ('{"prompt": "x", "reply_tokens": [-5]}', "line 2: 'reply_tokens' must be"),

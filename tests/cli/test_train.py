@@ -49,7 +49,7 @@ def test_a_detector_has_no_scores(
     out = tmp_path / "out"
     train("detector", table, out, recipe=recipe, as_json=False)
     said = capsys.readouterr().out
-    assert f"wrote {out} (knn)" in said and "calibration rows" not in said
+    assert f"wrote {out} (detector)" in said and "calibration rows" not in said
 
 
 def test_settings_that_do_not_fit(table: Path, tmp_path: Path) -> None:

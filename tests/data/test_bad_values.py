@@ -1,5 +1,6 @@
 """One bad line or cell costs that record, never the import."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,18 @@ def test_the_longest_length() -> None:
     assert not length_fault(2**31 - 1) and not length_fault(3.0)
     assert length_fault(2**31) == length_fault(HUGE) == "length is too large"
     assert length_fault(float("nan")) == "NaN length" and length_fault(-HUGE) == "negative length"
+
+
+def test_a_system_prompt_does_not_set_the_language(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "You are a helpful assistant that answers with care."}
+    lines = [
+        {
+            "messages": [system, {"role": "user", "content": text}],
+            "choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}],
+        }
+        for text in ("请写一篇关于面包的文章", "42")
+    ]
+    source = tmp_path / "log.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)))
+    import_table(source, "openai", tmp_path / "t.parquet")
+    assert [row["language"] for row in rows_of(tmp_path / "t.parquet")] == ["zh", "en"]
