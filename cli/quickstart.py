@@ -204,6 +204,14 @@ def _compared(artifacts: "dict[str, Storable]", split: Path, out: Path, seed: in
     return comparison
 
 
+def _program() -> str:
+    """How this very command was called: the environment may not be activated."""
+    if shutil.which("lengthpred"):
+        return "lengthpred"
+    called = Path(sys.argv[0])
+    return f"{sys.executable} -m lengthpred.cli" if called.name == "__main__.py" else str(called)
+
+
 def _show(comparison: "Comparison", out: Path, seconds: float) -> None:
     from lengthpred.cli.comparison_table import print_by_ratio
 
@@ -211,7 +219,7 @@ def _show(comparison: "Comparison", out: Path, seconds: float) -> None:
     print_by_ratio(comparison.results, stdout)
     for note in comparison.notes:
         stdout.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
-    program = "lengthpred" if shutil.which("lengthpred") else sys.argv[0]
+    program = _program()
     files = ", ".join(str(out / name) for name in ("eval.json", "eval.csv"))
     lines = (
         f"Made in {seconds:.0f} s. Chart: {out / 'tau-by-ood-ratio.html'}; numbers: {files}; "

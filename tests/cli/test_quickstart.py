@@ -49,5 +49,5 @@ def test_from_nothing_to_predictions(tmp_path: Path) -> None:
     for kind in ("histogram", "boosted", "sqlm"):
         text, _ = answered("predict", "Write a story of 500 words.", "--artifact", out / kind)
         assert "tokens (median)" in text
-    command = next(line for line in said.splitlines() if "lengthpred predict" in line)
+    command = next(line for line in said.splitlines() if " predict --artifact " in line)
     assert str(out / "boosted") in command
