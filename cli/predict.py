@@ -54,7 +54,7 @@ def predict(
 
     request = Request(prompt=text or "", model=model)
     answer = predictor.predict([request])
-    _warn_unseen(predictor, [request])
+    _say_unseen(_unseen(predictor, [request]), 1)
     if as_json:
         print_json(_summaries([request], answer)[0])
     else:
@@ -75,7 +75,6 @@ def _load(artifact: str) -> "Predictor":
 def _answer_file(predictor: "Predictor", file: Path) -> None:
     """One JSON line on stdout for each line of `file`, in the same order."""
     unseen = 0
-    batch: list[Request] = []
     # All lines are read before the first answer: a bad one ends the command with nothing printed.
     requests = list(_read(file))
     for start in range(0, len(requests), BATCH):
@@ -148,10 +147,6 @@ def _summaries(requests: list["Request"], answer: "LengthDistribution") -> list[
         }
         for request, mean, row in zip(requests, means, quantiles, strict=True)
     ]
-
-
-def _warn_unseen(predictor: "Predictor", requests: list["Request"]) -> None:
-    _say_unseen(_unseen(predictor, requests), len(requests))
 
 
 def _unseen(predictor: "Predictor", requests: list["Request"]) -> int:
