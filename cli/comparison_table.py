@@ -1,30 +1,63 @@
 """The scores of a comparison as tables in the terminal, 100 columns wide."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lengthpred.eval.baseline import Regression
+from lengthpred.eval.ceiling import CEILING, CEILINGS
+from lengthpred.eval.controls import CONTROLS
 from lengthpred.eval.output import Result
+from lengthpred.eval.slices import is_slice
 from lengthpred.metrics import DETECTOR_METRICS
 
-__all__ = ["print_by_ratio", "print_comparison"]
+__all__ = ["print_by_ratio", "print_comparison", "print_regressions"]
 
 MISSING = "-"
+DOMAIN = "domain="
+COLUMNS = 5  # predictors that the table of domains has room for
+
+Found = Mapping[tuple[str, str, float | None, str], Result]
 
 
 def print_comparison(results: Sequence[Result], console: Console) -> None:
-    """Predictors by split, best tau first; then detectors, where there are any."""
-    found = {(r.predictor, r.split, r.ood_ratio, r.metric): r for r in results}
+    """Predictors by split, best tau first; tau by domain; and detectors, where there are any."""
+    found = _by_key(results)
     console.print(_predictors(results, found))
+    if len({result.split for result in results if result.split.startswith(DOMAIN)}) > 1:
+        console.print(_domains(results, found))
     if any(result.metric in DETECTOR_METRICS for result in results):
         console.print(_detectors(results, found))
 
 
+def print_regressions(found: Sequence[Regression], console: Console) -> None:
+    """What got worse than a baseline, by more than its interval; or that nothing did."""
+    if not found:
+        console.print("No metric fell by more than its interval against the baseline.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("worse than the baseline", "split", "metric"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("was", "95 %", "is"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            escape(one.new.predictor),
+            escape(_title(one.new.split, one.new.ood_ratio)),
+            one.new.metric,
+            f"{one.old.value:.4g}",
+            _interval(one.old, ".4g"),
+            f"[bold red]{one.new.value:.4g}[/]",
+        )
+    console.print(table)
+
+
 def print_by_ratio(results: Sequence[Result], console: Console) -> None:
     """One line a predictor: tau at each OOD ratio, then errors in and out of distribution."""
-    found = {(r.predictor, r.split, r.ood_ratio, r.metric): r for r in results}
+    found = _by_key(results)
     taus = [result for result in results if result.metric == "tau" and result.split == "mix"]
     ratios = sorted({result.ood_ratio for result in taus if result.ood_ratio is not None})
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -34,7 +67,7 @@ def print_by_ratio(results: Sequence[Result], console: Console) -> None:
     for heading in ("MAE", "OOD", "80 %", "us"):
         table.add_column(heading, justify="right", no_wrap=True)
     names = dict.fromkeys(result.predictor for result in taus)
-    for name in sorted(names, key=lambda n: -found[n, "mix", ratios[0], "tau"].value):
+    for name in sorted(names, key=lambda n: -_value(found, n, "mix", ratios[0])):
         table.add_row(
             escape(name),
             *(_show(found.get((name, "mix", ratio, "tau")), ".3f") for ratio in ratios),
@@ -55,20 +88,27 @@ def print_by_ratio(results: Sequence[Result], console: Console) -> None:
         console.print(_detectors(over_all, found))
 
 
-def _predictors(
-    results: Sequence[Result], found: dict[tuple[str, str, float | None, str], Result]
-) -> Table:
+def _by_key(results: Iterable[Result]) -> Found:
+    return {(r.predictor, r.split, r.ood_ratio, r.metric): r for r in results}
+
+
+def _value(found: Found, name: str, split: str, ratio: float | None = None) -> float:
+    result = found.get((name, split, ratio, "tau"))
+    return -math.inf if result is None else result.value
+
+
+def _predictors(results: Sequence[Result], found: Found) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("predictor", overflow="fold")
     for heading in ("tau", "95 %", "pairs", "MAE", "CRPS", "in 80 %", "us"):
         table.add_column(heading, justify="right", no_wrap=True)
-    taus = [result for result in results if result.metric == "tau"]
+    taus = [result for result in results if result.metric == "tau" and not is_slice(result.split)]
     for split, ratio in dict.fromkeys((r.split, r.ood_ratio) for r in taus):
         if ratio in (0, 1):
             continue  # the same rows as a split that is shown
         here = [r for r in taus if (r.split, r.ood_ratio) == (split, ratio)]
         table.add_row()
-        table.add_row(f"[bold cyan]{_title(split, ratio)}, {here[0].n:,} rows[/]")
+        table.add_row(f"[bold cyan]{_title(split, ratio)}, {max(r.n for r in here):,} rows[/]")
         for best in sorted(here, key=lambda r: -r.value):
             key = (best.predictor, split, ratio)
             table.add_row(
@@ -89,9 +129,31 @@ def _predictors(
     return table
 
 
-def _detectors(
-    results: Iterable[Result], found: dict[tuple[str, str, float | None, str], Result]
-) -> Table:
+def _domains(results: Iterable[Result], found: Found) -> Table:
+    """tau of the best predictors, and of the ceiling, by domain."""
+    taus = [r for r in results if r.metric == "tau" and r.split.startswith(DOMAIN)]
+    by_name: dict[str, list[float]] = {}
+    for result in taus:
+        by_name.setdefault(result.predictor, []).append(result.value)
+    own = [name for name in by_name if name not in (*CONTROLS, *CEILINGS)]
+    shown = own or [name for name in by_name if name in CONTROLS]
+    shown = sorted(shown, key=lambda name: -sum(by_name[name]) / len(by_name[name]))[:COLUMNS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tau by domain", overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    shown += [CEILING] if CEILING in by_name else []
+    for name in shown:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for split in dict.fromkeys(result.split for result in taus):
+        values = [found.get((name, split, None, "tau")) for name in shown]
+        rows = max(result.n for result in taus if result.split == split)
+        table.add_row(
+            escape(split.removeprefix(DOMAIN)), f"{rows:,}", *(_show(v, ".3f") for v in values)
+        )
+    return table
+
+
+def _detectors(results: Iterable[Result], found: Found) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("detector", "rows"):
         table.add_column(heading, no_wrap=True)

@@ -16,11 +16,12 @@ from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_m
 if TYPE_CHECKING:
     from lengthpred.base import Detector, Predictor
     from lengthpred.data.table import Rows, Table
-    from lengthpred.eval.compare import Comparison
+    from lengthpred.eval.baseline import Baseline
 
 __all__ = ["register"]
 
 TRAIN_ROWS = 200_000
+REGRESSION = 3  # the exit code
 
 
 class Turns(StrEnum):
@@ -66,13 +67,21 @@ def evaluate(
         typer.Option(min=1, help="Evaluate on a sample of so many rows.", show_default=False),
     ] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the predictors.")] = True,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier eval.json on the same rows: exit with 3 where a metric is worse than "
+            "its interval there.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print eval.json's content.")] = False,
 ) -> None:
     """Compare predictors with each other and with the controls, in and out of distribution."""
-    from lengthpred.cli.comparison_table import print_comparison
+    from lengthpred.cli.comparison_table import print_comparison, print_regressions
     from lengthpred.data.table import Table
-    from lengthpred.eval.compare import compare
+    from lengthpred.eval.compare import compare, detectors_in
     from lengthpred.eval.output import Document, check_out, write_results
 
     if out is not None:
@@ -81,8 +90,10 @@ def evaluate(
     table = Table(data)
     given = {name: load_named(name) for name in names if not is_control(name)}
     rows = load_rows(table, turns, max_rows, seed)
-    train = None if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     labelled = {label: given.get(name) for label, name in labels(names).items()}
+    own = {label: one for label, one in labelled.items() if one is not None}
+    before = read_before(baseline, table, rows, list(own), ratios, seed) if baseline else None
+    train = None if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     with progress() as bar:
         task = bar.add_task("evaluating")
         comparison = compare(
@@ -104,12 +115,35 @@ def evaluate(
         print_json(document.as_json())
     else:
         print_comparison(comparison.results, stdout)
-    _say(comparison, as_json=as_json)
+    console = stderr if as_json else stdout
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
     if out is not None:
         for path in write_results(document, out, force=force):
-            (stderr if as_json else stdout).print(
-                f"wrote {escape(str(path))}", highlight=False, soft_wrap=True
-            )
+            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+    if before is not None:
+        levels = {name: level for name, (_, level) in detectors_in(own, alpha).items()}
+        worse = before.regressions(comparison.results, levels)
+        print_regressions(worse, console)
+        if worse:
+            raise typer.Exit(REGRESSION)
+
+
+def read_before(
+    path: Path,
+    table: "Table",
+    rows: "Rows",
+    own: list[str],
+    ratios: list[float],
+    seed: int,
+) -> "Baseline":
+    """The baseline, checked to be of these rows; raises DataError as `read_baseline` does."""
+    from lengthpred.eval.baseline import read_baseline
+    from lengthpred.eval.mixes import make_mixes
+
+    baseline = read_baseline(path, data_sha256=table.fingerprint, seed=seed, labels=own)
+    baseline.check_rows(make_mixes(rows, ratios, seed))
+    return baseline
 
 
 def parse_ratios(text: str) -> list[float]:
@@ -154,12 +188,15 @@ def load_named(name: str) -> "Predictor | Detector":
 
 def labels(names: list[str]) -> dict[str, str]:
     """A label for each DIR: its last part, or more of it where two would share one."""
+    from lengthpred.eval.ceiling import CEILINGS
+    from lengthpred.eval.controls import ALWAYS
+
     labelled: dict[str, str] = {}
     for name in dict.fromkeys(names):
         parts = (name,) if is_control(name) else Path(name).resolve().parts
         taken = {*labelled, *(other for other in names if is_control(other) and other != name)}
         # The table has rows of these names in any case.
-        taken |= set() if is_control(name) else {"constant", "prompt-length", "oracle"}
+        taken |= set() if is_control(name) else {*ALWAYS, *CEILINGS}
         tails = ("/".join(parts[-k:]) for k in range(1, len(parts) + 1))
         labelled[next((tail for tail in tails if tail not in taken), name)] = name
     return labelled
@@ -196,9 +233,3 @@ def load_rows(table: "Table", turns: Turns, max_rows: int | None, seed: int) -> 
         rng = np.random.default_rng(seed)
         first = np.sort(rng.choice(first, max_rows, replace=False))
     return rows.take(first)
-
-
-def _say(comparison: "Comparison", *, as_json: bool) -> None:
-    console = stderr if as_json else stdout
-    for note in comparison.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)

@@ -151,9 +151,10 @@ def _summaries(requests: list["Request"], answer: "LengthDistribution") -> list[
 
 def _unseen(predictor: "Predictor", requests: list["Request"]) -> int:
     """How many requests name a model that the predictor was not trained on."""
-    card = getattr(predictor, "card", None)
-    known = set(card.models) if card is not None else set()
-    return sum(bool(known and r.model and r.model not in known) for r in requests)
+    from lengthpred.artifact import unseen_models
+
+    unseen = unseen_models(predictor, requests)
+    return 0 if unseen is None else int(unseen.sum())
 
 
 def _say_unseen(count: int, of: int) -> None:

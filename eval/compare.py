@@ -1,35 +1,57 @@
 """Compares predictors and detectors on rows with known lengths.
 
-Each is asked once for every row; splits, mixes and resamples then share its answers.
+Each is asked once for every row; splits, mixes, slices and resamples then share its answers.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
+from lengthpred.artifact import Storable
 from lengthpred.base import Detector, FloatArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.bootstrap import Resamples
+from lengthpred.eval.ceiling import LeaveOneOut, leave_one_out, score_ceilings
 from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
-from lengthpred.eval.cost import measure
+from lengthpred.eval.cost import can_be_measured_apart, measure, measure_apart
 from lengthpred.eval.mixes import RATIOS, Mix, make_mixes
 from lengthpred.eval.output import Result
-from lengthpred.eval.scoring import Answers, ask, ask_detector, score, score_detector
+from lengthpred.eval.scoring import (
+    Answers,
+    Score,
+    Scores,
+    against_best,
+    ask,
+    ask_detector,
+    score,
+    score_detector,
+)
+from lengthpred.eval.slices import SLICE_METRICS, make_slices
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "detectors_in"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The scores; and what a reader has to know of them, one sentence each."""
+    """The scores, and what they were made of.
+
+    notes     what a reader has to know of the scores, one sentence each
+    rows      the n rows that were asked for
+    answers   what each predictor said of them, by name
+    p_values  float64 (n,): what each detector said of them, by name
+    """
 
     results: list[Result]
     notes: list[str]
+    rows: Rows
+    answers: Mapping[str, Answers]
+    p_values: Mapping[str, FloatArray]
 
 
 def compare(
@@ -47,66 +69,47 @@ def compare(
     """Score every predictor and detector on every split of `rows` and every mix of `ratios`.
 
     The controls constant, prompt-length and oracle are always there; those that learn are fitted
-    on `train_rows`, else on `rows`. What only has `p_value` is scored as a detector at `alpha`; a
-    cascade's own detector at the cascade's alpha, as "<name>/detector". `on_progress` is told
-    what is worked on, how many steps are done, and of how many. The same seed gives the same
-    scores, costs apart. Raises SettingsError for settings out of range, DataError for no rows.
+    on `train_rows`, else on `rows`. Where rows have several samples, so is the noise ceiling. What
+    only has `p_value` is scored as a detector at `alpha`; a cascade's own detector at the
+    cascade's alpha, as "<name>/detector". `on_progress` is told what is worked on, how many steps
+    are done, and of how many. The same seed gives the same scores, costs apart.
+
+    Raises SettingsError for settings out of range, DataError for no rows, LengthPredError when
+    the process that times a predictor fails.
     """
     _check(rows, alpha, resamples)
-    mixes = make_mixes(rows, ratios, seed)
-    report = on_progress or (lambda what, done, total: None)
-    asked = {n: cast(Predictor, p) for n, p in predictors.items() if hasattr(p, "predict")}
-    for name in ALWAYS:
-        learns = train_rows is not None and name not in KNOWING
-        asked.setdefault(name, fit_control(name, train_rows if learns and train_rows else rows))
-    detectors = _detectors(predictors, alpha)
-    steps = len(asked) + len(detectors) + len(mixes)
+    splits, slices = make_mixes(rows, ratios, seed), make_slices(rows)
+    asked = _asked(predictors, rows, train_rows)
+    timed = {n: p for n, p in asked.items() if cost and n not in KNOWING}
+    detectors = detectors_in(predictors, alpha)
+    step = _steps(on_progress, len(asked) + len(timed) + len(detectors) + len(splits) + 1)
 
     uniform = np.random.default_rng(seed).random(len(rows))
-    answers: dict[str, Answers] = {}
-    costs: list[Result] = []
-    for done, (name, predictor) in enumerate(asked.items()):
-        report(name, done, steps)
+    answers, p_values = {}, {}
+    for name, predictor in asked.items():
+        step(name)
         answers[name] = ask(name, predictor, rows, uniform)
-        if cost and name not in KNOWING:
-            costs += _costs(name, predictor, rows)
-    values = {}
-    for done, (name, (detector, _)) in enumerate(detectors.items(), start=len(asked)):
-        report(name, done, steps)
-        values[name] = ask_detector(name, detector, rows)
-    results: list[Result] = []
-    scored: dict[bytes, list[Result]] = {}  # the mixes of ratio 0 and 1 are splits once more
-    for done, mix in enumerate(mixes, start=len(asked) + len(detectors)):
-        report(f"scores, {mix.split}", done, steps)
-        picked = mix.picked.tobytes()
-        if picked not in scored:
-            draws = Resamples(rows.groups[mix.picked], resamples, seed)
-            ranked = (
-                r for name, one in answers.items() for r in score(name, one, rows, mix, draws)
-            )
-            scored[picked] = [*ranked, *_detected(detectors, values, rows, mix, draws)]
-        results += (
-            replace(one, split=mix.split, ood_ratio=mix.ood_ratio) for one in scored[picked]
-        )
-    if len(mixes) > 1:  # what tells the two sorts apart is best known from all rows of both
-        whole = Mix("all", None, np.arange(len(rows)))
-        draws = Resamples(rows.groups, resamples, seed)
-        results += _detected(detectors, values, rows, whole, draws)
-    report("done", steps, steps)
-    notes = _notes(rows, train_rows, ratios, predictors, answers)
-    return Comparison([*results, *costs], notes)
+    for name, (detector, _) in detectors.items():
+        step(name)
+        p_values[name] = ask_detector(name, detector, rows)
+    costs: list[Result] = []
+    for name, predictor in timed.items():
+        step(f"time of {name}")
+        costs += _costs(name, predictor, rows)
+    levels = {name: level for name, (_, level) in detectors.items()}
+    scorer = _Scorer(rows, answers, p_values, levels, leave_one_out(rows), resamples, seed)
+    results = [*scorer.splits(splits, step)]
+    if len(splits) > 1:  # what tells the two sorts apart is best known from all rows of both
+        results += scorer.detectors(Mix("all", None, np.arange(len(rows))))
+    step("scores of slices")
+    for part in slices:
+        results += scorer.slice(part)
+    step("done")
+    notes = _notes(rows, train_rows, predictors, answers, timed)
+    return Comparison([*results, *costs], notes, rows, answers, p_values)
 
 
-def _check(rows: Rows, alpha: float, resamples: int) -> None:
-    if not len(rows):
-        raise DataError("there are no rows to evaluate on")
-    if not 0 < alpha < 1:
-        raise SettingsError(f"alpha must lie between 0 and 1, not {alpha:g}")
-    if resamples < 0:
-        raise SettingsError(f"the number of resamples must be 0 or more, not {resamples}")
-
-
-def _detectors(
+def detectors_in(
     given: Mapping[str, Predictor | Detector], alpha: float
 ) -> dict[str, tuple[Detector, float]]:
     """The detectors by name, each with its level: those given, and those inside cascades."""
@@ -120,28 +123,119 @@ def _detectors(
     return found
 
 
-def _detected(
-    detectors: Mapping[str, tuple[Detector, float]],
-    values: Mapping[str, FloatArray],
-    rows: Rows,
-    mix: Mix,
-    draws: Resamples,
-) -> Iterator[Result]:
-    for name, (_, level) in detectors.items():
-        yield from score_detector(name, values[name], level, rows, mix, draws)
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores all answers on a mix of rows, all on the same resamples.
+
+    levels  at which each detector flags, by name
+    known   the rows that have several samples, for the noise ceiling
+    """
+
+    rows: Rows
+    answers: Mapping[str, Answers]
+    p_values: Mapping[str, FloatArray]
+    levels: Mapping[str, float]
+    known: LeaveOneOut | None
+    resamples: int
+    seed: int
+
+    def splits(self, mixes: Sequence[Mix], step: Callable[[str], None]) -> Iterator[Result]:
+        """Every score on every mix, and how far each predictor is from the best."""
+        done: dict[bytes, list[Result]] = {}  # the mixes of ratio 0 and 1 are splits once more
+        for mix in mixes:
+            step(f"scores, {mix.split}")
+            picked = mix.picked.tobytes()
+            if picked not in done:
+                scored = self._scored(mix)
+                done[picked] = [
+                    *_results(scored, mix),
+                    *self._ceilings(mix),
+                    *self._against_best(scored, mix),
+                    *self.detectors(mix),
+                ]
+            yield from (replace(r, split=mix.split, ood_ratio=mix.ood_ratio) for r in done[picked])
+
+    def slice(self, mix: Mix) -> Iterator[Result]:
+        """The scores of SLICE_METRICS."""
+        whole = (*_results(self._scored(mix), mix), *self._ceilings(mix))
+        return (result for result in whole if result.metric in SLICE_METRICS)
+
+    def detectors(self, mix: Mix) -> Iterator[Result]:
+        """The detectors' scores."""
+        draws = self._draws(mix)
+        scored = {
+            name: score_detector(values, self.levels[name], self.rows, mix, draws)
+            for name, values in self.p_values.items()
+        }
+        return _results(scored, mix)
+
+    def _scored(self, mix: Mix) -> dict[str, dict[str, Score]]:
+        draws = self._draws(mix)
+        return {name: score(one, self.rows, mix, draws) for name, one in self.answers.items()}
+
+    def _against_best(self, scored: Mapping[str, Scores], mix: Mix) -> Iterator[Result]:
+        candidates = [name for name in scored if name not in KNOWING]
+        for name, metric, difference in against_best(scored, candidates):
+            yield difference.result(name, mix, metric, len(mix.picked))
+
+    def _ceilings(self, mix: Mix) -> Iterator[Result]:
+        if self.known is not None:
+            scored, n = score_ceilings(self.known, self.rows, mix.picked, self.resamples, self.seed)
+            for name, scores in scored.items():
+                for metric, one in scores.items():
+                    yield one.result(name, mix, metric, n)
+
+    def _draws(self, mix: Mix) -> Resamples:
+        return Resamples(self.rows.groups[mix.picked], self.resamples, self.seed)
 
 
-def _costs(name: str, predictor: Predictor, rows: Rows) -> list[Result]:
-    costs = measure(predictor, rows.requests)
-    return [Result(name, "all", None, m, v, None, None, n) for m, (v, n) in costs.items()]
+def _results(scored: Mapping[str, Scores], mix: Mix) -> Iterator[Result]:
+    for name, scores in scored.items():
+        for metric, one in scores.items():
+            yield one.result(name, mix, metric, len(mix.picked))
+
+
+def _check(rows: Rows, alpha: float, resamples: int) -> None:
+    if not len(rows):
+        raise DataError("there are no rows to evaluate on")
+    if not 0 < alpha < 1:
+        raise SettingsError(f"alpha must lie between 0 and 1, not {alpha:g}")
+    if resamples < 0:
+        raise SettingsError(f"the number of resamples must be 0 or more, not {resamples}")
+
+
+def _asked(
+    given: Mapping[str, Predictor | Detector], rows: Rows, train_rows: Rows | None
+) -> dict[str, Predictor]:
+    """The predictors among those given, and the controls that are always there."""
+    asked = {name: cast(Predictor, p) for name, p in given.items() if hasattr(p, "predict")}
+    for name in ALWAYS:
+        learns = train_rows is not None and name not in KNOWING
+        asked.setdefault(name, fit_control(name, train_rows if learns and train_rows else rows))
+    return asked
+
+
+def _steps(on_progress: Progress | None, total: int) -> Callable[[str], None]:
+    """Tells what comes next, and counts the steps before it."""
+    done = itertools.count()
+    return lambda what: on_progress(what, next(done), total) if on_progress else None
+
+
+def _costs(name: str, predictor: Predictor, rows: Rows) -> Iterator[Result]:
+    if can_be_measured_apart(predictor):
+        costs = measure_apart(name, cast(Storable, predictor), rows.requests)
+    else:
+        costs = measure(predictor, rows.requests)
+    for metric, (us, calls) in costs.items():
+        yield Result(name, "all", None, metric, us, None, None, calls)
 
 
 def _notes(
     rows: Rows,
     train_rows: Rows | None,
-    ratios: Sequence[float],
     given: Mapping[str, object],
     answers: Mapping[str, Answers],
+    timed: Mapping[str, Predictor],
 ) -> list[str]:
     notes = []
     learning = [name for name in ALWAYS if name not in KNOWING and name not in given]
@@ -155,6 +249,11 @@ def _notes(
             "No row is marked as out of distribution, so all rows are one split and OOD ratios "
             "have no effect; `lengthpred data split --by domain` marks such rows."
         )
+    if len(rows.lengths) == len(rows):
+        notes.append(
+            "No row has several samples in output_tokens, so the noise ceiling, the best that any "
+            "predictor could reach, is not known."
+        )
     censored = float(rows.truth_censored.mean())
     if censored:
         notes.append(
@@ -166,5 +265,11 @@ def _notes(
             notes.append(
                 f"{name} was not trained on the target model of {strange:,} of {len(rows):,} rows "
                 "and answered them from all the models that it knows."
+            )
+    for name, predictor in timed.items():
+        if not can_be_measured_apart(predictor):
+            notes.append(
+                f"{name} cannot be saved, so its cost was measured within this process, beside "
+                "whatever else it holds."
             )
     return notes

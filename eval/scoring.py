@@ -1,21 +1,40 @@
 """From answers to scores with intervals, for one predictor or detector on one mix of rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from lengthpred import metrics
-from lengthpred.base import Detector, FloatArray, Predictor
+from lengthpred.artifact import unseen_models
+from lengthpred.base import Detector, FloatArray, IntArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError
 from lengthpred.eval.bootstrap import Resamples, interval
 from lengthpred.eval.mixes import Mix
 from lengthpred.eval.output import Result
 
-__all__ = ["CENSORED", "UNSEEN", "Answers", "ask", "ask_detector", "score", "score_detector"]
+__all__ = [
+    "CENSORED",
+    "UNSEEN",
+    "VS_BEST",
+    "Answers",
+    "Score",
+    "Scores",
+    "against_best",
+    "ask",
+    "ask_detector",
+    "means_of",
+    "median_of",
+    "order_of",
+    "score",
+    "score_detector",
+]
 
 CENSORED, UNSEEN = "censored_share", "unseen_model_share"
+VS_BEST = ("tau", "pairwise_accuracy", "mae", "crps")
+"""The metrics in which predictors are held against the best one."""
 BATCH = 1024
 
 
@@ -26,6 +45,7 @@ class Answers:
     median  float64 (n,), in tokens
     mean    float64 (n,), in tokens
     losses  float64 (n, len(metrics.LOSSES))
+    pit     float64 (n,): the truth's place in its distribution, from 0 to 1 (`metrics.pit`)
     unseen  float64 (n,): 1 where the predictor was not trained on the row's target model; None
             when it does not say which models it was trained on
     """
@@ -33,7 +53,24 @@ class Answers:
     median: FloatArray
     mean: FloatArray
     losses: FloatArray
+    pit: FloatArray
     unseen: FloatArray | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of the rows as they are, and that of each draw of them, (draws,)."""
+
+    value: float
+    replicates: FloatArray
+
+    def result(self, predictor: str, mix: Mix, metric: str, n: int) -> Result:
+        """The score with its interval, as a row of eval.json."""
+        low, high = interval(self.replicates)
+        return Result(predictor, mix.split, mix.ood_ratio, metric, self.value, low, high, n)
+
+
+Scores = Mapping[str, Score]
 
 
 def ask(name: str, predictor: Predictor, rows: Rows, uniform: FloatArray) -> Answers:
@@ -43,7 +80,7 @@ def ask(name: str, predictor: Predictor, rows: Rows, uniform: FloatArray) -> Ans
     not answer with one distribution for each request.
     """
     truth, censored = rows.truth, rows.truth_censored
-    medians, means, losses = [], [], []
+    medians, means, losses, places = [], [], [], []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         dist = predictor.predict(rows.requests[part])
@@ -55,52 +92,86 @@ def ask(name: str, predictor: Predictor, rows: Rows, uniform: FloatArray) -> Ans
         medians.append(dist.median())
         means.append(dist.mean())
         losses.append(metrics.losses(dist, truth[part], censored[part], uniform[part]))
-    seen = getattr(getattr(predictor, "card", None), "models", ())
-    strange = [float(request.model not in seen) for request in rows.requests] if seen else None
+        places.append(metrics.pit(dist, truth[part], censored[part], uniform[part]))
+    strange = unseen_models(predictor, rows.requests)
     return Answers(
         np.concatenate(medians),
         np.concatenate(means),
         np.concatenate(losses),
-        None if strange is None else np.array(strange),
+        np.concatenate(places),
+        None if strange is None else strange.astype(np.float64),
     )
 
 
-def score(name: str, answers: Answers, rows: Rows, mix: Mix, draws: Resamples) -> Iterator[Result]:
-    """Every metric of metrics.METRICS, then the shares of censored rows and of unseen models.
+def score(answers: Answers, rows: Rows, mix: Mix, draws: Resamples) -> dict[str, Score]:
+    """Every metric of METRICS and CALIBRATION, then the shares of censored rows and unseen models.
 
-    Scores of order are sums over pairs. Over a draw they are expanded to first order around the
-    rows as they are, so that one pass over the rows serves all draws; a draw's repeated rows,
-    which tie with themselves, then do not pull tau down.
+    `draws` are of the rows that the mix picked.
     """
     picked = mix.picked
     truth, censored = rows.truth[picked], rows.truth_censored[picked]
-    losses = answers.losses[picked]
-    extra = {CENSORED: censored.astype(np.float64)}
+    losses, pit = answers.losses[picked], answers.pit[picked]
+    by_row = dict(zip(metrics.LOSSES, losses.T, strict=True))
+    by_row |= {name: pit <= share for name, share in metrics.CALIBRATION.items()}
+    by_row[CENSORED] = censored
     if answers.unseen is not None:
-        extra[UNSEEN] = answers.unseen[picked]
-    means = np.column_stack([losses, *extra.values()])
-    order = metrics.order_terms(answers.median[picked], truth, censored)
-    order_of_mean = metrics.order_terms(answers.mean[picked], truth, censored)
-    columns = np.column_stack([np.ones(len(picked)), means, order, order_of_mean])
+        by_row[UNSEEN] = answers.unseen[picked]
+    return {
+        **order_of(answers.median[picked], truth, censored, draws),
+        "tau_mean": order_of(answers.mean[picked], truth, censored, draws)["tau"],
+        "median_ae": median_of(by_row["mae"], draws),
+        **means_of(by_row, draws),
+    }
 
-    total = columns.sum(axis=0)
-    names, n_means = (*metrics.LOSSES, *extra), means.shape[1]
-    values = _named(total[None], total[None, 1 + n_means :], names)
+
+def order_of(
+    predicted: FloatArray, truth: IntArray, censored: npt.NDArray[np.bool_], draws: Resamples
+) -> dict[str, Score]:
+    """tau and pairwise_accuracy of a point for each row, (n,).
+
+    They are sums over pairs. Over a draw they are expanded to first order around the rows as they
+    are, so that one pass over the rows serves all draws; a draw's repeated rows, which tie with
+    themselves, then do not pull tau down.
+    """
+    terms = metrics.order_terms(predicted, truth, censored)
+    total = terms.sum(axis=0)
+    values = metrics.order_scores(*total)
+    replicates = metrics.order_scores(*(2 * draws.sums(terms) - total).T)
+    return {name: Score(float(values[name]), replicates[name]) for name in values}
+
+
+def means_of(by_row: Mapping[str, npt.NDArray[np.generic]], draws: Resamples) -> dict[str, Score]:
+    """The mean of each column (n,)."""
+    columns = np.column_stack([np.ones(len(next(iter(by_row.values())))), *by_row.values()])
+    values = columns.mean(axis=0)
     sums = draws.sums(columns)
-    replicates = _named(sums, 2 * sums[:, 1 + n_means :] - total[1 + n_means :], names)
-    values["median_ae"] = np.median(losses[:, :1], axis=0)
-    replicates["median_ae"] = draws.medians(losses[:, 0])
-    for metric in (*metrics.METRICS, *extra):
-        yield _result(name, mix, metric, float(values[metric][0]), replicates[metric], len(picked))
+    replicates = sums / np.maximum(sums[:, :1], 1)
+    return {
+        name: Score(float(values[i]), replicates[:, i]) for i, name in enumerate(by_row, start=1)
+    }
 
 
-def _named(sums: FloatArray, pairs: FloatArray, means: tuple[str, ...]) -> dict[str, FloatArray]:
-    """Scores (r,) of r sums over rows: a count, then the `means`; and of r sums over pairs."""
-    count = np.maximum(sums[:, 0], 1)
-    scores = {metric: sums[:, 1 + i] / count for i, metric in enumerate(means)}
-    scores |= metrics.order_scores(*pairs[:, :5].T)
-    scores["tau_mean"] = metrics.order_scores(*pairs[:, 5:].T)["tau"]
-    return scores
+def median_of(values: FloatArray, draws: Resamples) -> Score:
+    """The median of values (n,)."""
+    return Score(float(np.median(values)), draws.medians(values))
+
+
+def against_best(
+    scored: Mapping[str, Scores], candidates: Collection[str]
+) -> Iterator[tuple[str, str, Score]]:
+    """(predictor, "<metric>_vs_best", its score less that of the best candidate), draw by draw.
+
+    The best has no such row; which it is, each metric of VS_BEST says for itself.
+    """
+    for metric in VS_BEST:
+        sign = 1 if metric in metrics.HIGHER_IS_BETTER else -1
+        best = max(candidates, key=lambda name: sign * scored[name][metric].value)
+        first = scored[best][metric]
+        for name, scores in scored.items():
+            if name != best:
+                own = scores[metric]
+                difference = Score(own.value - first.value, own.replicates - first.replicates)
+                yield name, f"{metric}_vs_best", difference
 
 
 def ask_detector(name: str, detector: Detector, rows: Rows) -> FloatArray:
@@ -114,8 +185,8 @@ def ask_detector(name: str, detector: Detector, rows: Rows) -> FloatArray:
 
 
 def score_detector(
-    name: str, values: FloatArray, alpha: float, rows: Rows, mix: Mix, draws: Resamples
-) -> Iterator[Result]:
+    values: FloatArray, alpha: float, rows: Rows, mix: Mix, draws: Resamples
+) -> dict[str, Score]:
     """Every metric of metrics.DETECTOR_METRICS that the rows of the mix allow.
 
     A mix without in-distribution rows has no false alarms, and one without the others no AUROC.
@@ -126,15 +197,10 @@ def score_detector(
     parts: list[Mapping[str, FloatArray]] = [
         metrics.detector_scores(values[picked], ood, alpha, weights) for weights in draws.weights()
     ]
+    scores = {}
     for metric in metrics.DETECTOR_METRICS:
         value = float(found[metric][0])
         if np.isfinite(value):
             replicates = np.concatenate([np.zeros(0), *(part[metric] for part in parts)])
-            yield _result(name, mix, metric, value, replicates, len(picked))
-
-
-def _result(
-    name: str, mix: Mix, metric: str, value: float, replicates: FloatArray, n: int
-) -> Result:
-    low, high = interval(replicates)
-    return Result(name, mix.split, mix.ood_ratio, metric, value, low, high, n)
+            scores[metric] = Score(value, replicates)
+    return scores

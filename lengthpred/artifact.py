@@ -13,7 +13,7 @@ beside its target and renamed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from lengthpred.base import Predictor
+from lengthpred.base import Predictor, Request
 from lengthpred.distribution import LengthGrid
 from lengthpred.errors import ArtifactError
 from lengthpred.manifest import (
@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "load_storable",
     "read_manifest",
+    "unseen_models",
 ]
 
 CONFIG, ARRAYS = "config.json", "arrays.safetensors"
@@ -144,6 +145,17 @@ def load_storable(path: str | os.PathLike[str]) -> Storable:
         raise ArtifactError(f"{folder} does not hold a usable {manifest.kind}: {error}") from error
     loaded.card = manifest.card
     return loaded
+
+
+def unseen_models(predictor: object, requests: Sequence[Request]) -> npt.NDArray[np.bool_] | None:
+    """Where a request names a model that the predictor was not trained on, (n,).
+
+    None when the predictor does not say which models it was trained on.
+    """
+    known = set(getattr(getattr(predictor, "card", None), "models", ()))
+    if not known:
+        return None
+    return np.array([bool(r.model) and r.model not in known for r in requests], bool)
 
 
 def _move_in(fresh: Path, target: Path, *, force: bool) -> None:

@@ -14,7 +14,9 @@ from lengthpred.base import FloatArray, IntArray
 from lengthpred.distribution import LengthDistribution
 
 __all__ = [
+    "CALIBRATION",
     "DETECTOR_METRICS",
+    "HIGHER_IS_BETTER",
     "LOSSES",
     "METRICS",
     "concordance",
@@ -36,6 +38,9 @@ LOSSES = ("mae", "crps", "pinball_50", "pinball_90", "pinball_99", "coverage_80"
 """The scores that are means over rows, in the order of `losses`' columns."""
 METRICS = ("tau", "tau_mean", "pairwise_accuracy", "median_ae", *LOSSES)
 DETECTOR_METRICS = ("auroc", "fpr_at_95_tpr", "false_alarm_rate")
+CALIBRATION = {f"calibration_{percent}": percent / 100 for percent in range(10, 100, 10)}
+"""The share of truths at or below a predicted quantile, by `pit`, and what it should be."""
+HIGHER_IS_BETTER = frozenset({"tau", "tau_mean", "pairwise_accuracy", "auroc"})
 
 
 def scores(

@@ -35,7 +35,8 @@ def test_it_prints_a_table_and_writes_its_files(table: Path, tmp_path: Path) -> 
     document = json.loads((tmp_path / "out" / "eval.json").read_text())
     assert document["command"].startswith("lengthpred eval ")
     named = {row["predictor"] for row in document["rows"]}
-    assert named == {"model", "b/model", "samples-mean", "oracle", "constant", "prompt-length"}
+    controls = {"samples-mean", "oracle", "constant", "prompt-length"}
+    assert named == {"model", "b/model", "ceiling", "ceiling-median"} | controls
     assert (tmp_path / "out" / "eval.csv").is_file()
     again = run("oracle", "--data", table, "--out", tmp_path / "out", code=2)
     assert "--force" in again.stderr
