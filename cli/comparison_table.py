@@ -9,7 +9,6 @@ from rich.table import Table
 
 from lengthpred.eval.baseline import Regression
 from lengthpred.eval.ceiling import CEILING, CEILINGS
-from lengthpred.eval.controls import CONTROLS
 from lengthpred.eval.output import Result
 from lengthpred.eval.slices import is_slice
 from lengthpred.metrics import DETECTOR_METRICS
@@ -19,6 +18,7 @@ __all__ = ["print_by_ratio", "print_comparison", "print_regressions"]
 MISSING = "-"
 DOMAIN = "domain="
 COLUMNS = 5  # predictors that the table of domains has room for
+KNOWN = ("constant", "oracle")  # tau is 0 and 1 in every domain
 
 Found = Mapping[tuple[str, str, float | None, str], Result]
 
@@ -28,22 +28,26 @@ def print_comparison(results: Sequence[Result], console: Console) -> None:
     found = _by_key(results)
     console.print(_predictors(results, found))
     if len({result.split for result in results if result.split.startswith(DOMAIN)}) > 1:
+        console.print()
         console.print(_domains(results, found))
     if any(result.metric in DETECTOR_METRICS for result in results):
+        console.print()
         console.print(_detectors(results, found))
 
 
 def print_regressions(found: Sequence[Regression], console: Console) -> None:
     """What got worse than a baseline, by more than its interval; or that nothing did."""
-    if not found:
+    shown = [one for one in found if one.new.ood_ratio not in (0, 1)]  # else splits once more
+    if not shown:
         console.print("No metric fell by more than its interval against the baseline.")
         return
+    console.print(f"Worse than the baseline by more than the interval: {len(shown)} scores.")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("worse than the baseline", "split", "metric"):
+    for heading in ("predictor", "split", "metric"):
         table.add_column(heading, overflow="fold")
     for heading in ("was", "95 %", "is"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in found:
+    for one in shown:
         table.add_row(
             escape(one.new.predictor),
             escape(_title(one.new.split, one.new.ood_ratio)),
@@ -135,8 +139,7 @@ def _domains(results: Iterable[Result], found: Found) -> Table:
     by_name: dict[str, list[float]] = {}
     for result in taus:
         by_name.setdefault(result.predictor, []).append(result.value)
-    own = [name for name in by_name if name not in (*CONTROLS, *CEILINGS)]
-    shown = own or [name for name in by_name if name in CONTROLS]
+    shown = [name for name in by_name if name not in (*KNOWN, *CEILINGS)]
     shown = sorted(shown, key=lambda name: -sum(by_name[name]) / len(by_name[name]))[:COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tau by domain", overflow="fold")

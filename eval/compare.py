@@ -10,7 +10,6 @@ from typing import cast
 
 import numpy as np
 
-from lengthpred.artifact import Storable
 from lengthpred.base import Detector, FloatArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
@@ -223,7 +222,7 @@ def _steps(on_progress: Progress | None, total: int) -> Callable[[str], None]:
 
 def _costs(name: str, predictor: Predictor, rows: Rows) -> Iterator[Result]:
     if can_be_measured_apart(predictor):
-        costs = measure_apart(name, cast(Storable, predictor), rows.requests)
+        costs = measure_apart(name, predictor, rows.requests)
     else:
         costs = measure(predictor, rows.requests)
     for metric, (us, calls) in costs.items():

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -46,7 +47,7 @@ ONE_THREAD = {
 Costs = dict[str, tuple[float, int]]
 
 
-def can_be_measured_apart(predictor: Predictor) -> bool:
+def can_be_measured_apart(predictor: object) -> TypeGuard[Storable]:
     """Whether another process can load what `predictor` saves."""
     if not isinstance(predictor, Storable):
         return False
@@ -76,8 +77,8 @@ def measure_apart(name: str, predictor: Storable, requests: Sequence[Request]) -
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise LengthPredError(
-            f"the process that timed {name} ended early ({words[-1]}); leave costs out to evaluate "
-            "without them"
+            f"the process that timed {name} ended early ({words[-1]}): add --no-cost to evaluate "
+            "without costs"
         )
     return {metric: (us, calls) for metric, (us, calls) in json.loads(done.stdout).items()}
 

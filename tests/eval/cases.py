@@ -31,8 +31,8 @@ def make_rows(n: int = 300, *, samples: int = 1, ood: float = 0.4, seed: int = 0
     )
 
 
-def write_rows(path: Path, rows: Rows, samples: int) -> Path:
-    """The rows, with so many samples each, as a table on disk."""
+def write_rows(path: Path, rows: Rows, samples: int, **others: list[str]) -> Path:
+    """The rows, with so many samples each and `others` for columns, as a table on disk."""
     columns = {
         "id": [request.id for request in rows.requests],
         "prompt": [request.prompt for request in rows.requests],
@@ -40,6 +40,7 @@ def write_rows(path: Path, rows: Rows, samples: int) -> Path:
         "model": [request.model for request in rows.requests],
         "turn": rows.columns["turn"],
         "ood": rows.columns["ood"],
+        **others,
     }
     pq.write_table(pa.table(columns), path)
     return path

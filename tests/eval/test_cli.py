@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lengthpred.models.controls import fit_constant
+from lengthpred.models.controls import fit_constant, fit_prompt_length
 from tests.builders import build
 from tests.eval.cases import make_rows, write_rows
 
@@ -40,6 +40,57 @@ def test_it_prints_a_table_and_writes_its_files(table: Path, tmp_path: Path) -> 
     assert (tmp_path / "out" / "eval.csv").is_file()
     again = run("oracle", "--data", table, "--out", tmp_path / "out", code=2)
     assert "--force" in again.stderr
+
+
+def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> None:
+    given = ("--data", table, "--no-cost", "--resamples", 50)
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    fit_prompt_length(make_rows()).save(mine)
+    run(mine, *given, "--out", out)
+    against = ("--baseline", out / "eval.json")
+    same = run(mine, *given, *against)
+    assert "No metric fell by more than its interval" in same.stdout
+    fit_constant(make_rows()).save(mine, force=True)
+    # The very file that is replaced is the baseline; what is worse is said after it is written.
+    worse = run(mine, *given, *against, "--out", out, "--force", code=3)
+    assert "Worse than the baseline by" in worse.stdout and "in distribution" in worse.stdout
+    rows = json.loads((out / "eval.json").read_text())["rows"]
+    ours = [row for row in rows if (row["predictor"], row["metric"]) == ("mine", "tau")]
+    assert {row["value"] for row in ours} == {0}
+    now = run(mine, *given, *against, "--json")
+    assert "No metric fell" in now.stderr
+    json.loads(now.stdout)
+
+
+def test_a_baseline_of_other_rows_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
+    fit_constant(make_rows()).save(tmp_path / "mine")
+    given = (tmp_path / "mine", "--no-cost", "--resamples", 0, "--data")
+    run(*given, table, "--out", tmp_path / "out")
+    against = ("--baseline", tmp_path / "out" / "eval.json", "--out", tmp_path / "never")
+    other = write_rows(tmp_path / "other.parquet", make_rows(120, samples=2, seed=1), 2)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((*given, other, *against), "is of other data"),
+        ((*given, table, "--max-rows", 60, *against), "use the --turns, --max-rows"),
+        ((*given, table, "--seed", 4, *against), "add --seed 0"),
+        (("oracle", "--data", table, *against), "this evaluation only controls"),
+        ((*given, table, "--baseline", table, "--out", tmp_path / "never"), "is not the eval.json"),
+    ]
+    for arguments, message in cases:
+        assert message in " ".join(run(*arguments, code=2).stderr.split())
+        assert not (tmp_path / "never").exists()
+
+
+def test_domains_and_the_ceiling_are_in_the_table(tmp_path: Path) -> None:
+    rows = make_rows(120, samples=3)
+    table = write_rows(tmp_path / "t.parquet", rows, 3, domain=["law"] * 50 + ["code"] * 70)
+    done = run("samples-mean", "--data", table, "--no-cost", "--resamples", 20)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    (heading,) = (line for line in lines if line.startswith("tau by domain"))
+    assert heading.split()[3:] == ["rows", "samples-mean", "prompt-length", "ceiling"]
+    assert any(line.split()[:2] == ["law", "50"] for line in lines)
+    assert any(line.startswith("ceiling-median") for line in lines)
+    assert "language=" not in done.stdout and "prompt_tokens=" not in done.stdout
 
 
 def test_json_is_all_that_stdout_holds(table: Path) -> None:

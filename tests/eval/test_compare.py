@@ -80,6 +80,60 @@ def test_a_better_predictor_stands_clear_of_a_noisy_one(rows: Rows) -> None:
     assert one(alone, "constant", "in", "tau").value == 0
 
 
+def test_each_is_held_against_the_best_that_does_not_know_the_truth(rows: Rows) -> None:
+    rival = fit_control("oracle-noise", rows, sigma=0.2)
+    comparison = compare({"rival": rival}, rows, cost=False)
+    for metric, sign in (("tau", 1), ("pairwise_accuracy", 1), ("mae", -1), ("crps", -1)):
+        best = one(comparison, "rival", "in", metric)
+        for name in ("constant", "prompt-length", "oracle"):
+            own = one(comparison, name, "in", metric)
+            difference = one(comparison, name, "in", f"{metric}_vs_best")
+            assert difference.value == pytest.approx(own.value - best.value)
+            assert difference.low is not None and difference.high is not None
+            better = [sign * end > 0 for end in (difference.low, difference.high)]
+            # On these rows every difference is real, and the oracle is no candidate.
+            assert better == [name == "oracle"] * 2
+    compared = [r for r in comparison.results if r.metric.endswith("_vs_best")]
+    assert not any(r.predictor == "rival" for r in compared)
+
+
+def test_a_paired_difference_is_narrower_than_its_two_intervals(rows: Rows) -> None:
+    near = {f"near-{s}": fit_control("oracle-noise", rows, sigma=s) for s in (0.5, 0.51)}
+    comparison = compare(near, rows, cost=False)
+    widths = []
+    for metric in ("tau", "tau_vs_best"):
+        found = one(comparison, "near-0.51", "in", metric)
+        assert found.low is not None and found.high is not None
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 5
+
+
+def test_a_calibrated_predictor_has_its_quantiles_where_they_should_be() -> None:
+    rows = make_rows(3000, ood=0)
+    predictors = {
+        "calibrated": fit_control("oracle-noise", rows, sigma=0.5),
+        "short": fit_control("constant", replace(rows, lengths=rows.lengths // 2)),
+    }
+    comparison = compare(predictors, rows, ratios=[], resamples=20, cost=False)
+    for name, share in metrics.CALIBRATION.items():
+        assert one(comparison, "calibrated", "all", name).value == pytest.approx(share, abs=0.04)
+        assert one(comparison, "short", "all", name).value < share - 0.02
+    pit = comparison.answers["calibrated"].pit
+    assert one(comparison, "calibrated", "all", "calibration_30").value == np.mean(pit <= 0.3)
+
+
+def test_what_the_scores_were_made_of_is_there(rows: Rows) -> None:
+    comparison = compare({"sharp": LastAreStrange(9)}, rows, resamples=0, cost=False)
+    assert comparison.rows is rows
+    assert set(comparison.answers) == {"constant", "prompt-length", "oracle"}
+    for answer in comparison.answers.values():
+        assert answer.median.shape == answer.mean.shape == answer.pit.shape == (300,)
+        assert answer.losses.shape == (300, len(metrics.LOSSES))
+    assert (
+        comparison.p_values["sharp"].tolist() == LastAreStrange(9).p_value(rows.requests).tolist()
+    )
+
+
 def test_the_same_seed_gives_the_same_scores(rows: Rows) -> None:
     first, again = (compare({}, rows, seed=5, resamples=30, cost=False) for _ in range(2))
     assert first.results == again.results
