@@ -56,7 +56,7 @@ def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> N
     assert "Worse than the baseline by" in worse.stdout and "in distribution" in worse.stdout
     rows = json.loads((out / "eval.json").read_text())["rows"]
     ours = [row for row in rows if (row["predictor"], row["metric"]) == ("mine", "tau")]
-    assert {row["value"] for row in ours} == {0}
+    assert max(row["value"] for row in ours) < 0.2
     now = run(mine, *given, *against, "--json")
     assert "No metric fell" in now.stderr
     json.loads(now.stdout)
