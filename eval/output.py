@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -111,9 +112,19 @@ def read_results(path: str | os.PathLike[str]) -> Document:
                 f"{file} has format version {version}; this lengthpred reads version "
                 f"{FORMAT_VERSION}: run the evaluation again"
             )
-        rows = [Result(**row) for row in raw["rows"]]
+        rows = [_result(row) for row in raw["rows"]]
         return Document(str(raw["command"]), str(raw["data_sha256"]), int(raw["seed"]), rows)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file} is not the eval.json of an evaluation: {error!r}") from error
+
+
+def _result(row: dict[str, Any]) -> Result:
+    result = Result(**row)
+    texts = (result.predictor, result.split, result.metric)
+    may_lack = (result.ood_ratio, result.low, result.high)
+    numbers = (result.value, result.n, *(number for number in may_lack if number is not None))
+    if not all(isinstance(text, str) for text in texts) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"no score: {row}")
+    return result

@@ -106,6 +106,17 @@ def test_one_flipped_byte(folder: Path, name: str) -> None:
     assert name in said and "is damaged" in said
 
 
+def test_a_baseline_that_breaks_off(folder: Path) -> None:
+    table = table_on_disk(folder / "t.parquet")
+    quick = ("--data", table, "--no-cost", "--resamples", 0)
+    answered("eval", artifact(folder), *quick, "--out", folder / "out")
+    old = folder / "out" / "eval.json"
+    old.write_bytes(old.read_bytes()[:-40])
+    against = ("--baseline", old, "--out", folder / "never")
+    said = refused("eval", folder / "histogram", *quick, *against)
+    assert "eval.json is not the eval.json of an evaluation" in said
+
+
 def test_lengths_that_are_none(folder: Path) -> None:
     good = [[float(i)] for i in range(399)]
     table = table_on_disk(folder / "nan.parquet", output_tokens=[*good, [float("nan")]])

@@ -93,6 +93,8 @@ def test_a_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
         ("[]", "is not the eval.json"),
         ('{"format_version": 9}', "format version 9"),
         ('{"format_version": 1, "command": "", "data_sha256": "", "seed": 0}', "'rows'"),
+        (json.dumps(DOCUMENT.as_json()).replace("0.4,", '"high",'), "is not the eval.json"),
+        (json.dumps(DOCUMENT.as_json()).replace("0.4,", "NaN,"), "no score"),
     ],
 )
 def test_what_is_no_result_is_an_error(tmp_path: Path, text: str, message: str) -> None:
