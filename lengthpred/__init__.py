@@ -4,6 +4,7 @@ from lengthpred.artifact import load
 from lengthpred.base import Detector, Observer, Predictor, Refiner, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import LengthPredError
+from lengthpred.ordering import prioritize
 
 __all__ = [
     "Detector",
@@ -16,6 +17,7 @@ __all__ = [
     "Request",
     "__version__",
     "load",
+    "prioritize",
 ]
 
 

@@ -179,7 +179,8 @@ class LengthDistribution:
         all mass: where much of it lies above, the mean is low by up to half the bin's width.
         """
         limit = _tokens(max_tokens, len(self))
-        limit = np.maximum(np.minimum(limit, self.ceiling), self.floor)
+        limit = np.minimum(limit, self.ceiling)
+        floor = np.minimum(self.floor, limit)  # what must be longer ends at the limit
         last = self.grid.index(limit)
         low, high = self._bounds()
         weights = self._weights()
@@ -187,7 +188,7 @@ class LengthDistribution:
         kept = weights * inside
         kept[np.arange(len(self)), last] += (weights - kept).sum(axis=1)
         pmf = type(self).from_weights(self.grid, kept).pmf
-        return self.trusted(self.grid, pmf, floor=self.floor, ceiling=limit)
+        return self.trusted(self.grid, pmf, floor=floor, ceiling=limit)
 
     @classmethod
     def mixture(cls, parts: Sequence[Self], weights: npt.ArrayLike) -> Self:

@@ -40,7 +40,8 @@ class Rows:
     censored  bool (m,): where the answer was stopped, so that its length is at least that
     owner     int64 (m,): the row of each length, rising; sample 0 of a row comes first
     groups    int64 (n,): rows that share a number belong together (one conversation)
-    columns   the other columns by name, shape (n,): domain, language, turn, ood
+    columns   the other columns by name, shape (n,): domain, language, turn, ood, arrival_s (NaN
+              where it was not recorded)
     """
 
     requests: list[Request]
@@ -135,6 +136,7 @@ def rows_of(batch: pa.RecordBatch, groups: IntArray, numbers: IntArray) -> Rows:
             "language": _text(records.get("language"), n),
             "turn": np.array([t or 0 for t in records.get("turn") or [0] * n], np.int64),
             "ood": np.array([bool(o) for o in records.get("ood") or [False] * n], bool),
+            "arrival_s": np.array(records.get("arrival_s") or [None] * n, np.float64),
         },
     )
 

@@ -1,0 +1,1 @@
+"""Replay of schedules: an engine for language models on a virtual clock."""

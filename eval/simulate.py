@@ -1,0 +1,243 @@
+"""Replays of requests under several policies and predictors, at several loads."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from lengthpred.base import FloatArray, Predictor, Request
+from lengthpred.data.table import Rows
+from lengthpred.distribution import LengthDistribution
+from lengthpred.errors import DataError, require
+from lengthpred.eval.replay.arms import Answers, Arm, make_arms, make_order
+from lengthpred.eval.replay.arrivals import arrive, recorded
+from lengthpred.eval.replay.batches import replay_batches
+from lengthpred.eval.replay.continuous import replay_continuous
+from lengthpred.eval.replay.draws import Drawn, draw, draw_recorded
+from lengthpred.eval.replay.measures import measure_replay
+from lengthpred.eval.replay.order import Order
+from lengthpred.eval.replay.settings import SimulationSettings
+from lengthpred.eval.replay.workload import Engine, Trace, Workload
+from lengthpred.models.controls import fit_constant
+
+__all__ = ["Replay", "ReplayResult", "Simulation", "simulate"]
+
+COMPARED = (
+    "total_token_throughput",
+    "tps",
+    "mean_ttft_ms",
+    "p99_ttft_ms",
+    "mean_e2el_ms",
+    "p99_e2el_ms",
+    "mean_e2el_ms_longest_tenth",
+    "p99_e2el_ms_longest_tenth",
+)
+CAPACITY_REQUESTS = 4096
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """One measure of one arm at one load, over all draws.
+
+    load, rate  offered, as a share of what the engine can serve and in requests a second; None
+                where all arrive at once, or as recorded
+    value       mean over draws
+    low, high   95 % interval of that mean (Student's t); None for a single draw
+    n           draws
+    """
+
+    engine: str
+    policy: str
+    predictor: str | None
+    load: float | None
+    rate: float | None
+    ood_ratio: float | None
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One replay, for a picture."""
+
+    work: Workload
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The measures; sentences that a reader has to know; and the first draw at the highest load."""
+
+    settings: SimulationSettings
+    results: list[ReplayResult]
+    notes: list[str]
+    replays: Mapping[Arm, Replay]
+
+
+@dataclass(frozen=True)
+class _Scenario:
+    load: float | None
+    rate: float | None
+    ood_ratio: float | None
+
+
+def simulate(
+    predictors: Mapping[str, Predictor | None],
+    rows: Rows,
+    policies: Sequence[str] = ("sjf",),
+    settings: SimulationSettings | None = None,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Simulation:
+    """Replay draws of `rows` under every policy with every predictor, and under the controls.
+
+    `predictors` maps a name to a predictor, or to None where the name is that of a control that
+    knows the truth. `seconds` is what one prediction of each takes; what it does not name is free.
+    Always there: fcfs, fcfs with each predictor running but ignored, the shortest (for
+    longest-first, the longest) prompt first, and each policy that predicts by the oracle and by
+    the oracle with noise. All arms of a draw see the same requests, arrivals and true lengths.
+    Raises SettingsError for unknown policies and settings out of range, DataError for no rows.
+    """
+    if not len(rows):
+        raise DataError("there are no rows to simulate with")
+    chosen, costs = settings or SimulationSettings(), seconds or {}
+    arms = make_arms(policies, predictors, costs)
+    prior = fit_constant(rows).predict([Request()])
+    ask = Answers(predictors, rows)
+    report = on_progress or (lambda what, done, total: None)
+    measured: dict[tuple[_Scenario, Arm], list[dict[str, float]]] = {}
+    replays: dict[Arm, Replay] = {}
+    scenarios = list(_scenarios(chosen, rows, seed))
+    steps, done = chosen.draws * len(scenarios) * len(arms), 0
+    for number in range(chosen.draws):
+        for scenario in scenarios:
+            drawn, work = _workload(chosen, scenario, rows, seed, number)
+            known: dict[str, LengthDistribution] = {}
+            for arm in arms:
+                report(f"{arm.policy} {arm.predictor or ''}".strip(), done, steps)
+                if arm.predictor is not None and arm.predictor not in known:
+                    known[arm.predictor] = ask(arm.predictor, drawn, seed + number)
+                taken = costs.get(arm.predictor or "", 0.0)
+                order = make_order(arm, drawn, work, known, prior, taken, chosen)
+                trace = _run(chosen, work, order)
+                measured.setdefault((scenario, arm), []).append(measure_replay(work, trace))
+                if number == 0 and scenario == scenarios[-1]:
+                    replays[arm] = Replay(work, trace)
+                done += 1
+    report("done", steps, steps)
+    results = list(_results(chosen, measured))
+    return Simulation(chosen, results, _notes(chosen, rows, costs), replays)
+
+
+def _scenarios(settings: SimulationSettings, rows: Rows, seed: int) -> Iterator[_Scenario]:
+    for ratio in settings.ood_ratios:
+        if settings.arrivals == "burst" or (settings.arrivals == "trace" and not settings.rates):
+            yield _Scenario(None, None, ratio)
+        elif settings.rates:
+            yield from (_Scenario(None, rate, ratio) for rate in sorted(settings.rates))
+        else:
+            most = _capacity(settings, rows, ratio, seed)
+            yield from (_Scenario(load, load * most, ratio) for load in sorted(settings.loads))
+
+
+def _capacity(settings: SimulationSettings, rows: Rows, ratio: float | None, seed: int) -> float:
+    """Requests a second that the engine serves when there are always more than it can take."""
+    n = max(CAPACITY_REQUESTS, 8 * settings.hardware.slots)
+    rng = np.random.default_rng([seed, 0])
+    drawn = draw(rows, n, rng, sum_limit=settings.sum_limit, ood_ratio=ratio)
+    work = Workload(np.zeros(n), drawn.prompt_tokens, drawn.output_tokens)
+    return n / float(_run(settings, work, Order(np.arange(n))).finish_s.max())
+
+
+def _workload(
+    settings: SimulationSettings, scenario: _Scenario, rows: Rows, seed: int, number: int
+) -> tuple[Drawn, Workload]:
+    """The requests of a draw, the same at every load."""
+    rng = np.random.default_rng([seed, 1, number])
+    if settings.arrivals == "trace":
+        drawn, times = draw_recorded(rows, settings.requests, rng, sum_limit=settings.sum_limit)
+        arrivals = recorded(times, scenario.rate)
+    else:
+        drawn = draw(
+            rows,
+            settings.requests,
+            rng,
+            sum_limit=settings.sum_limit,
+            ood_ratio=scenario.ood_ratio,
+        )
+        arrivals = arrive(
+            settings.arrivals,
+            settings.requests,
+            scenario.rate,
+            rng,
+            burstiness=settings.burstiness,
+        )
+    return drawn, Workload(arrivals, drawn.prompt_tokens, drawn.output_tokens)
+
+
+def _run(settings: SimulationSettings, work: Workload, order: Order) -> Trace:
+    if settings.engine == "continuous":
+        return replay_continuous(work, order, settings.hardware)
+    slices = settings.slice_tokens if settings.engine == "slices" else None
+    return replay_batches(work, order, settings.hardware, slices)
+
+
+def _results(
+    settings: SimulationSettings,
+    measured: Mapping[tuple[_Scenario, Arm], Sequence[Mapping[str, float]]],
+) -> Iterator[ReplayResult]:
+    for (at, arm), draws in measured.items():
+        columns = {name: np.array([one[name] for one in draws]) for name in draws[0]}
+        first = measured[at, Arm("fcfs")]
+        for name in COMPARED:
+            columns[f"{name}_vs_fcfs"] = columns[name] / [one[name] for one in first]
+        for metric, values in columns.items():
+            value = float(values.mean())
+            low, high = _interval(values)
+            yield ReplayResult(
+                settings.engine,
+                arm.policy,
+                arm.predictor,
+                at.load,
+                at.rate,
+                at.ood_ratio,
+                metric,
+                value,
+                low,
+                high,
+                len(values),
+            )
+
+
+def _interval(values: FloatArray) -> tuple[float, float] | tuple[None, None]:
+    if len(values) < 2:
+        return None, None
+    student = require("scipy.stats", "train", "An interval over draws").t
+    half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _notes(settings: SimulationSettings, rows: Rows, costs: Mapping[str, float]) -> list[str]:
+    notes = []
+    if settings.engine == "continuous" and settings.hardware == Engine():
+        notes.append(
+            "Step times are the preset of a 7B model on two L40S, by roofline and not measured."
+        )
+    censored = float(rows.censored.mean())
+    if censored:
+        notes.append(
+            f"{censored:.1%} of the lengths were stopped by a limit and are replayed as they are."
+        )
+    if costs:
+        how = "is charged" if settings.prediction == "charge" else "is hidden while requests wait"
+        each = ", ".join(f"{name} {1e3 * taken:.2f} ms" for name, taken in costs.items())
+        notes.append(f"The time of a prediction {how}: {each}.")
+    return notes
