@@ -48,8 +48,9 @@ def print_regressions(found: Sequence[Regression], console: Console) -> None:
     for heading in ("was", "95 %", "is"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in shown:
+        new, old = one.new.predictor, one.old.predictor
         table.add_row(
-            escape(one.new.predictor),
+            escape(new if new == old else f"{new} (was {old})"),
             escape(_title(one.new.split, one.new.ood_ratio)),
             one.new.metric,
             f"{one.old.value:.4g}",

@@ -14,9 +14,11 @@ from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lengthpred.base import Detector, Predictor
     from lengthpred.data.table import Rows, Table
-    from lengthpred.eval.baseline import Baseline
+    from lengthpred.eval.baseline import Baseline, Regression
 
 __all__ = ["register"]
 
@@ -79,7 +81,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print eval.json's content.")] = False,
 ) -> None:
     """Compare predictors with each other and with the controls, in and out of distribution."""
-    from lengthpred.cli.comparison_table import print_comparison, print_regressions
+    from lengthpred.cli.comparison_table import print_comparison
     from lengthpred.data.table import Table
     from lengthpred.eval.compare import compare, detectors_in
     from lengthpred.eval.output import Document, check_out, write_results
@@ -123,10 +125,7 @@ def evaluate(
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
     if before is not None:
         levels = {name: level for name, (_, level) in detectors_in(own, alpha).items()}
-        worse = before.regressions(comparison.results, levels)
-        print_regressions(worse, console)
-        if worse:
-            raise typer.Exit(REGRESSION)
+        exit_if_worse(before.regressions(comparison.results, levels), console)
 
 
 def read_before(
@@ -144,6 +143,15 @@ def read_before(
     baseline = read_baseline(path, data_sha256=table.fingerprint, seed=seed, labels=own)
     baseline.check_rows(make_mixes(rows, ratios, seed))
     return baseline
+
+
+def exit_if_worse(regressions: "list[Regression]", console: "Console") -> None:
+    """Print what is worse than the baseline; raises typer.Exit where anything is."""
+    from lengthpred.cli.comparison_table import print_regressions
+
+    print_regressions(regressions, console)
+    if regressions:
+        raise typer.Exit(REGRESSION)
 
 
 def parse_ratios(text: str) -> list[float]:

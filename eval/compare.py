@@ -65,7 +65,7 @@ def compare(
     cost: bool = True,
     on_progress: Progress | None = None,
 ) -> Comparison:
-    """Score every predictor and detector on every split of `rows` and every mix of `ratios`.
+    """Score every predictor and detector on every split, mix of `ratios`, and slice of `rows`.
 
     The controls constant, prompt-length and oracle are always there; those that learn are fitted
     on `train_rows`, else on `rows`. Where rows have several samples, so is the noise ceiling. What

@@ -23,11 +23,13 @@ def make_slices(rows: Rows) -> list[Mix]:
     nothing that the whole does not, but that of a domain tells which domain it was. Rows without
     a domain, language or model are in no slice of that key.
     """
-    return [
-        Mix(f"{key}={value}", None, np.flatnonzero(values == value))
-        for key, values in _keys(rows)
-        for value in _largest(values, single=key == "domain")
-    ]
+    slices = []
+    for key, values in _keys(rows):
+        names = _largest(values, single=key == "domain")
+        if key == "prompt_tokens":
+            names.sort(key=NAMES.index)
+        slices += [Mix(f"{key}={name}", None, np.flatnonzero(values == name)) for name in names]
+    return slices
 
 
 def is_slice(split: str) -> bool:

@@ -21,11 +21,13 @@ SHA = "ab" * 32
 def result(
     predictor: str = "mine", metric: str = "tau", value: float = 0.4, **other: object
 ) -> Result:
+    """A score of 100 rows, with 0.05 to either side as its interval."""
     plain = Result(predictor, "all", None, metric, value, value - 0.05, value + 0.05, 100)
     return replace(plain, **other)  # type: ignore[arg-type]
 
 
 def baseline(tmp_path: Path, rows: Sequence[Result], labels: Sequence[str] = ("mine",)) -> Baseline:
+    """An earlier evaluation with these scores, read from disk."""
     path, _ = write_results(Document("lengthpred eval mine", SHA, 0, rows), tmp_path)
     return read_baseline(path, data_sha256=SHA, seed=0, labels=labels)
 
