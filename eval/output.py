@@ -1,4 +1,4 @@
-"""The result of an evaluation as eval.json and eval.csv."""
+"""The result of an evaluation or a simulation as JSON and CSV: eval.json, simulate.csv, …"""
 
 import csv
 import io
@@ -13,10 +13,19 @@ from typing import Any
 
 from lengthpred.errors import DataError
 
-__all__ = ["FORMAT_VERSION", "Document", "Result", "check_out", "read_results", "write_results"]
+__all__ = [
+    "FORMAT_VERSION",
+    "REPORT",
+    "Document",
+    "Result",
+    "check_out",
+    "read_results",
+    "write_results",
+    "write_whole",
+]
 
 FORMAT_VERSION = 1
-JSON, CSV = "eval.json", "eval.csv"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -40,15 +49,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Document:
-    """All scores of one evaluation, and what it takes to repeat it."""
+    """All scores of one evaluation or simulation, and what it takes to repeat it.
+
+    rows  of one dataclass each; their fields are the columns
+    """
 
     command: str
     data_sha256: str
     seed: int
-    rows: Sequence[Result]
+    rows: Sequence[Any]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of eval.json."""
+        """The content of the JSON file."""
         return {
             "format_version": FORMAT_VERSION,
             "command": self.command,
@@ -58,34 +70,36 @@ class Document:
         }
 
 
-def check_out(out: str | os.PathLike[str], *, force: bool) -> None:
+def check_out(out: str | os.PathLike[str], *, force: bool, name: str = "eval") -> None:
     """Raise DataError when results cannot go to the folder `out`: call it before long work."""
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: give a folder for the results")
-    for name in (JSON, CSV):
-        if (folder / name).exists() and not force:
-            raise DataError(f"{folder / name} exists already: choose another --out, or add --force")
+    for file in (folder / f"{name}.json", folder / f"{name}.csv", folder / REPORT):
+        if file.exists() and not force:
+            raise DataError(f"{file} exists already: choose another --out, or add --force")
 
 
 def write_results(
-    document: Document, out: str | os.PathLike[str], *, force: bool = False
+    document: Document, out: str | os.PathLike[str], *, force: bool = False, name: str = "eval"
 ) -> tuple[Path, Path]:
-    """Write eval.json and eval.csv, each whole or not at all; returns their paths.
+    """Write NAME.json and NAME.csv, each whole or not at all; returns their paths.
 
     Raises DataError as `check_out` does.
     """
-    check_out(out, force=force)
+    check_out(out, force=force, name=name)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(Result)], lineterminator="\n")
+    columns = [field.name for field in fields(type(document.rows[0]) if document.rows else Result)]
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in document.rows)
-    write_whole(folder / CSV, table.getvalue())
-    write_whole(folder / JSON, text)
-    return folder / JSON, folder / CSV
+    as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
+    write_whole(as_csv, table.getvalue())
+    write_whole(as_json, text)
+    return as_json, as_csv
 
 
 def write_whole(path: Path, text: str) -> None:
