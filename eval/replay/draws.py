@@ -18,8 +18,7 @@ LEAST_OUTPUT = 124  # tokens of a sum limit that prompts must leave
 class Drawn:
     """n requests to replay.
 
-    rows           the n rows drawn, the drawn sample of each in front; their requests as a server
-                   sees them, with their limit
+    rows           the n rows drawn, the drawn sample of each in front, as long as it is replayed
     numbers        int64 (n,): which row of the table each is
     prompt_tokens  int64 (n,)
     output_tokens  int64 (n,): the true lengths
@@ -43,7 +42,8 @@ def draw(
 
     `ood_ratio` is the share of rows that are marked as out of distribution; None takes rows as
     they come. Under a `sum_limit` a prompt is cut to leave 124 tokens (or half of a small limit),
-    and the answer ends at the limit. Raises DataError where rows of one sort are missing.
+    and the answer ends at the limit, of which predictors are not told. Raises DataError where rows
+    of one sort are missing.
     """
     return _limited(rows, _pick(rows, n, rng, ood_ratio), rng, sum_limit)
 
@@ -92,20 +92,16 @@ def _limited(
     drawn = _sample_in_front(rows.take(picked), rng)
     prompts = np.maximum(np.rint(prompt_tokens(drawn.requests)).astype(np.int64), 1)
     outputs = np.maximum(drawn.truth, 1)
-    limits = [r.max_tokens for r in drawn.requests]
     if sum_limit is not None:
         if sum_limit < 2:
             raise SettingsError(f"a sum limit must be 2 tokens or more, not {sum_limit}")
         prompts = np.minimum(prompts, max(sum_limit - LEAST_OUTPUT, sum_limit // 2))
-        room = sum_limit - prompts
-        outputs = np.minimum(outputs, room)
-        limits = [
-            most if old is None else min(most, old)
-            for old, most in zip(limits, room.tolist(), strict=True)
-        ]
+        outputs = np.minimum(outputs, sum_limit - prompts)
+    lengths = drawn.lengths.copy()
+    lengths[np.searchsorted(drawn.owner, np.arange(len(drawn)))] = outputs
     # Copies: a control knows a request by its identity, and a row may be drawn more than once.
-    requests = [replace(r, max_tokens=m) for r, m in zip(drawn.requests, limits, strict=True)]
-    return Drawn(replace(drawn, requests=requests), picked, prompts, outputs)
+    requests = [replace(request) for request in drawn.requests]
+    return Drawn(replace(drawn, requests=requests, lengths=lengths), picked, prompts, outputs)
 
 
 def _sample_in_front(rows: Rows, rng: np.random.Generator) -> Rows:
