@@ -4,19 +4,19 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
-from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
+from lengthpred.cli.named import fitted, is_control, labels, load_named, parse_ratios
+from lengthpred.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lengthpred.base import Detector, Predictor
     from lengthpred.data.table import Rows, Table
     from lengthpred.eval.baseline import Baseline, Regression
 
@@ -152,81 +152,6 @@ def exit_if_worse(regressions: "list[Regression]", console: "Console") -> None:
     print_regressions(regressions, console)
     if regressions:
         raise typer.Exit(REGRESSION)
-
-
-def parse_ratios(text: str) -> list[float]:
-    """The numbers of "0,0.5,1"; raises SettingsError for what is no number from 0 to 1."""
-    ratios = []
-    for part in text.split(","):
-        try:
-            ratio = float(part)
-        except ValueError:
-            ratio = float("nan")
-        if not 0 <= ratio <= 1:
-            raise SettingsError(
-                f"--ood-ratio has '{part.strip()}': give numbers from 0 to 1 with commas between, "
-                "such as 0,0.5,0.8"
-            )
-        ratios.append(ratio)
-    return ratios
-
-
-def is_control(name: str) -> bool:
-    """Whether a DIR names a control; `./constant` is a folder of that name."""
-    from lengthpred.eval.controls import CONTROLS
-
-    return name in CONTROLS
-
-
-def load_named(name: str) -> "Predictor | Detector":
-    """The predictor or detector in the folder `name`; raises ArtifactError as `load` does."""
-    from lengthpred.artifact import load_storable
-    from lengthpred.eval.controls import CONTROLS
-
-    if not Path(name).exists():
-        raise ArtifactError(
-            f"there is no folder '{name}', and no control of that name. "
-            + did_you_mean(name, CONTROLS)
-        )
-    loaded = load_storable(name)
-    if not hasattr(loaded, "predict") and not hasattr(loaded, "p_value"):
-        raise ArtifactError(f"{name} holds a {loaded.kind}, which is no predictor and no detector")
-    return cast("Predictor | Detector", loaded)
-
-
-def labels(names: list[str]) -> dict[str, str]:
-    """A label for each DIR: its last part, or more of it where two would share one."""
-    from lengthpred.eval.ceiling import CEILINGS
-    from lengthpred.eval.controls import ALWAYS
-
-    labelled: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        parts = (name,) if is_control(name) else Path(name).resolve().parts
-        taken = {*labelled, *(other for other in names if is_control(other) and other != name)}
-        # The table has rows of these names in any case.
-        taken |= set() if is_control(name) else {*ALWAYS, *CEILINGS}
-        tails = ("/".join(parts[-k:]) for k in range(1, len(parts) + 1))
-        labelled[next((tail for tail in tails if tail not in taken), name)] = name
-    return labelled
-
-
-def fitted(
-    labelled: "dict[str, Predictor | Detector | None]",
-    rows: "Rows",
-    train: "Rows | None",
-    seed: int,
-) -> "dict[str, Predictor | Detector]":
-    """The loaded ones, and in place of None the control of that label, where compare lacks it."""
-    from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
-
-    made: dict[str, Predictor | Detector] = {}
-    for label, one in labelled.items():
-        if one is not None:
-            made[label] = one
-        elif label not in ALWAYS:
-            learns_from = rows if label in KNOWING or train is None else train
-            made[label] = fit_control(label, learns_from, seed=seed)
-    return made
 
 
 def load_rows(table: "Table", turns: Turns, max_rows: int | None, seed: int) -> "Rows":
