@@ -42,6 +42,7 @@ Progress = Callable[[str, int, int], None]
 class ReplayResult:
     """One measure of one arm at one load, over all draws.
 
+    arrivals    how requests came: burst, poisson, bursty or trace
     load, rate  offered, as a share of what the engine can serve and in requests a second; None
                 where all arrive at once, or as recorded
     value       mean over draws
@@ -52,6 +53,7 @@ class ReplayResult:
     engine: str
     policy: str
     predictor: str | None
+    arrivals: str
     load: float | None
     rate: float | None
     ood_ratio: float | None
@@ -72,7 +74,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The measures; sentences that a reader has to know; and the first draw at the highest load."""
+    """Measures; what a reader has to know of them; and the first draw of the last scenario."""
 
     settings: SimulationSettings
     results: list[ReplayResult]
@@ -82,6 +84,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class _Scenario:
+    arrivals: str
     load: float | None
     rate: float | None
     ood_ratio: float | None
@@ -138,14 +141,16 @@ def simulate(
 
 
 def _scenarios(settings: SimulationSettings, rows: Rows, seed: int) -> Iterator[_Scenario]:
+    """Each kind of arrivals at each load and OOD ratio, the quiet ones first."""
     for ratio in settings.ood_ratios:
-        if settings.arrivals == "burst" or (settings.arrivals == "trace" and not settings.rates):
-            yield _Scenario(None, None, ratio)
-        elif settings.rates:
-            yield from (_Scenario(None, rate, ratio) for rate in sorted(settings.rates))
-        else:
-            most = _capacity(settings, rows, ratio, seed)
-            yield from (_Scenario(load, load * most, ratio) for load in sorted(settings.loads))
+        for kind in settings.arrivals:
+            if kind == "burst" or (kind == "trace" and not settings.rates):
+                yield _Scenario(kind, None, None, ratio)
+            elif settings.rates:
+                yield from (_Scenario(kind, None, rate, ratio) for rate in sorted(settings.rates))
+            else:
+                most = _capacity(settings, rows, ratio, seed)
+                yield from (_Scenario(kind, x, x * most, ratio) for x in sorted(settings.loads))
 
 
 def _capacity(settings: SimulationSettings, rows: Rows, ratio: float | None, seed: int) -> float:
@@ -162,7 +167,7 @@ def _workload(
 ) -> tuple[Drawn, Workload]:
     """The requests of a draw, the same at every load."""
     rng = np.random.default_rng([seed, 1, number])
-    if settings.arrivals == "trace":
+    if scenario.arrivals == "trace":
         drawn, times = draw_recorded(rows, settings.requests, rng, sum_limit=settings.sum_limit)
         arrivals = recorded(times, scenario.rate)
     else:
@@ -174,7 +179,7 @@ def _workload(
             ood_ratio=scenario.ood_ratio,
         )
         arrivals = arrive(
-            settings.arrivals,
+            scenario.arrivals,
             settings.requests,
             scenario.rate,
             rng,
@@ -206,6 +211,7 @@ def _results(
                 settings.engine,
                 arm.policy,
                 arm.predictor,
+                at.arrivals,
                 at.load,
                 at.rate,
                 at.ood_ratio,

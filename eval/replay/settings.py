@@ -23,9 +23,9 @@ class SimulationSettings:
     draws       replays of each arm, each on other requests; the arms of a draw share them
     engine      continuous, gang (static batches) or slices (of `slice_tokens`)
     hardware    the engine's slots, room and step times
-    arrivals    burst, poisson, bursty or trace (recorded)
-    loads       arrival rates as shares of what the engine can serve
-    rates       arrival rates in requests a second, in place of loads
+    arrivals    one or more of burst (all at once), poisson, bursty and trace (as recorded)
+    loads       arrival rates of poisson and bursty, as shares of what the engine can serve
+    rates       arrival rates in requests a second, in place of loads; recorded ones are scaled
     burstiness  of bursty arrivals
     sum_limit   most tokens of a request, in and out
     ood_ratios  shares of rows out of distribution; None for rows as they come
@@ -41,7 +41,7 @@ class SimulationSettings:
     engine: str = "continuous"
     hardware: Engine = field(default_factory=Engine)
     slice_tokens: int = 128
-    arrivals: str = "poisson"
+    arrivals: tuple[str, ...] = ("burst", "poisson")
     loads: tuple[float, ...] = (0.7, 0.9, 1.1, 1.4)
     rates: tuple[float, ...] = ()
     burstiness: float = BURSTINESS
@@ -53,7 +53,7 @@ class SimulationSettings:
     def __post_init__(self) -> None:
         named = (
             ("engine", self.engine, ENGINES),
-            ("kind of arrivals", self.arrivals, ARRIVALS),
+            *(("kind of arrivals", arrivals, ARRIVALS) for arrivals in self.arrivals),
             ("way to count prediction time", self.prediction, PREDICTION_TIMES),
         )
         for what, value, known in named:
@@ -65,5 +65,5 @@ class SimulationSettings:
         for load in (*self.loads, *self.rates):
             if not 0 < load < np.inf:
                 raise SettingsError(f"a load or rate must be above 0, not {load:g}")
-        if self.arrivals == "trace" and self.ood_ratios != (None,):
+        if "trace" in self.arrivals and self.ood_ratios != (None,):
             raise SettingsError("recorded arrivals come with their own rows: leave out OOD ratios")

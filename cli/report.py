@@ -1,0 +1,44 @@
+"""Writes the report beside other results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from lengthpred.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lengthpred.eval.compare import Comparison
+    from lengthpred.eval.output import Document
+    from lengthpred.eval.simulate import Simulation
+
+__all__ = ["write_report_or_say"]
+
+
+def write_report_or_say(
+    out: Path,
+    document: "Document",
+    console: "Console",
+    *,
+    comparison: "Comparison | None" = None,
+    simulation: "Simulation | None" = None,
+    prompts: bool = True,
+) -> None:
+    """Write report.html into the folder `out`, or say what to install for it."""
+    from lengthpred.eval.output import REPORT
+    from lengthpred.eval.report.page import write_report
+
+    try:
+        path = write_report(
+            out / REPORT,
+            comparison=comparison,
+            simulation=simulation,
+            document=document,
+            prompts=prompts,
+        )
+    except MissingExtraError as error:
+        console.print(f"note: {error}", highlight=False, markup=False)
+        return
+    console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)

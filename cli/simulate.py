@@ -1,0 +1,287 @@
+"""`lengthpred simulate`: what predictors mean for a queue."""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.markup import escape
+
+from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.named import is_control, labels, load_named, parse_ratios
+from lengthpred.errors import ArtifactError, DataError, SettingsError
+
+if TYPE_CHECKING:
+    from lengthpred.base import Predictor
+    from lengthpred.data.table import Rows
+    from lengthpred.eval.replay.step_time import StepTime
+
+__all__ = ["register"]
+
+TRAIN_ROWS = 200_000
+
+
+class Engines(StrEnum):
+    """Engines that are replayed."""
+
+    CONTINUOUS = "continuous"
+    GANG = "gang"
+    SLICES = "slices"
+
+
+class PredictionTime(StrEnum):
+    """What becomes of the time that a prediction takes."""
+
+    CHARGE = "charge"
+    HIDE = "hide"
+    NONE = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("simulate")(simulate_command)
+
+
+def simulate_command(
+    data: Annotated[Path, typer.Option(help="The table that requests are drawn from.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Further predictors and policies.", show_default=False
+        ),
+    ] = None,
+    predictor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Artifact, or control by name: constant, prompt-length, oracle, oracle-noise, "
+            "samples-mean, samples-max. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="sjf, srpt, gittins, mlfq, slo, edf, prompt-sjf, random, longest-first, "
+            "longest-prompt-first. May be given again; fcfs is always there. By default sjf.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for simulate.json, simulate.csv and report.html.", show_default=False
+        ),
+    ] = None,
+    train_data: Annotated[
+        Path | None,
+        typer.Option(help="The table that controls learn from; else --data.", show_default=False),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of a replay.")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="Replays, each on other requests.")] = 5,
+    engine: Annotated[Engines, typer.Option(help="How the engine batches.")] = Engines.CONTINUOUS,
+    arrivals: Annotated[
+        str,
+        typer.Option(help="burst (all at once), poisson, bursty, trace (column arrival_s)."),
+    ] = "burst,poisson",
+    load: Annotated[
+        str, typer.Option(help="Arrival rates, as shares of what the engine can serve.")
+    ] = "0.7,0.9,1.1,1.4",
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Arrival rates in requests a second, for --load.", show_default=False),
+    ] = None,
+    burstiness: Annotated[float, typer.Option(help="Of bursty arrivals; 1 is poisson.")] = 0.25,
+    ood_ratio: Annotated[
+        str | None,
+        typer.Option(help="Shares of OOD requests; else as they come.", show_default=False),
+    ] = None,
+    sum_limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Most tokens of a request, in and out.", show_default=False),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Requests that run at once.")] = 256,
+    token_budget: Annotated[int, typer.Option(min=1, help="Tokens computed in a step.")] = 8192,
+    kv_tokens: Annotated[int, typer.Option(min=1, help="Room of the KV cache.")] = 219_000,
+    watermark: Annotated[
+        float, typer.Option(help="Share of the KV cache that admission leaves free.")
+    ] = 0.05,
+    slice_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a slice.")] = 128,
+    step_times: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measured steps to fit step times to: a CSV with the columns seconds, "
+            "prefill_tokens and kv_tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    prediction_time: Annotated[
+        PredictionTime,
+        typer.Option(
+            help="charge: requests wait for their prediction; hide: it is made while they wait; "
+            "none: not counted."
+        ),
+    ] = PredictionTime.CHARGE,
+    max_overtake_s: Annotated[
+        float,
+        typer.Option(help="A request is overtaken only by those that come within so many seconds."),
+    ] = 60.0,
+    prefill_weight: Annotated[
+        float, typer.Option(help="Cost of a prompt token, in output tokens.")
+    ] = 0.0,
+    quantile: Annotated[
+        float | None,
+        typer.Option(help="Order by this quantile of the length.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw from a sample of so many rows.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print simulate.json's content.")] = False,
+) -> None:
+    """Replay requests on a virtual clock under several orders, beside controls.
+
+    Shows what a predictor is worth to a server: latency, throughput, and who pays.
+    """
+    from lengthpred.cli.report import write_report_or_say
+    from lengthpred.cli.simulation_table import print_simulation
+    from lengthpred.data.table import Table
+    from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.replay.settings import SimulationSettings
+    from lengthpred.eval.replay.step_time import PRESET
+    from lengthpred.eval.replay.workload import Engine
+    from lengthpred.eval.simulate import simulate
+    from lengthpred.ordering import OrderingSettings
+
+    if out is not None:
+        check_out(out, force=force, name="simulate")
+    names, policies = _sorted_out(more or [], predictor or [], policy or [])
+    settings = SimulationSettings(
+        requests=requests,
+        draws=draws,
+        engine=engine.value,
+        hardware=Engine(
+            slots=slots,
+            token_budget=token_budget,
+            kv_tokens=kv_tokens,
+            watermark=watermark,
+            step_time=PRESET if step_times is None else _fitted(step_times),
+        ),
+        slice_tokens=slice_tokens,
+        arrivals=tuple(part.strip() for part in arrivals.split(",")),
+        loads=_numbers(load, "--load"),
+        rates=() if rate is None else _numbers(rate, "--rate"),
+        burstiness=burstiness,
+        sum_limit=sum_limit,
+        ood_ratios=(None,) if ood_ratio is None else tuple(parse_ratios(ood_ratio)),
+        prediction="hide" if prediction_time is PredictionTime.HIDE else "charge",
+        ordering=OrderingSettings(
+            max_overtake_s=max_overtake_s, prefill_weight=prefill_weight, quantile=quantile
+        ),
+    )
+    table = Table(data)
+    rows = table.rows(limit=max_rows, seed=seed)
+    train = rows if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
+    loaded = _loaded(names, train)
+    seconds = {} if prediction_time is PredictionTime.NONE else _seconds(loaded, rows)
+    with progress() as bar:
+        task = bar.add_task("simulating")
+        simulation = simulate(
+            loaded,
+            rows,
+            policies,
+            settings,
+            seconds=seconds,
+            seed=seed,
+            on_progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    document = Document(
+        f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, simulation.results
+    )
+    if as_json:
+        print_json(document.as_json())
+    else:
+        print_simulation(simulation.results, stdout)
+    console = stderr if as_json else stdout
+    for note in simulation.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if out is not None:
+        for path in write_results(document, out, force=force, name="simulate"):
+            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        write_report_or_say(out, document, console, simulation=simulation)
+
+
+def _sorted_out(
+    more: list[str], predictors: list[str], policies: list[str]
+) -> tuple[list[str], list[str]]:
+    """Which names are predictors, and which are policies."""
+    from lengthpred.ordering import POLICIES
+
+    policies = [part.strip() for name in policies for part in name.split(",")]
+    policies += [name for name in more if name in POLICIES]
+    predictors = [*predictors, *(name for name in more if name not in POLICIES)]
+    return predictors, policies or ["sjf"]
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(
+            f"{option} has '{text}': give numbers with commas between, such as 0.7,1.1"
+        ) from None
+
+
+def _loaded(names: list[str], train: "Rows") -> "dict[str, Predictor | None]":
+    """Predictors by label; None for controls that know the truth of what is drawn."""
+    from lengthpred.eval.controls import KNOWING, fit_control
+
+    found: dict[str, Predictor | None] = {}
+    for label, name in labels(names).items():
+        if is_control(name):
+            found[label] = None if name in KNOWING else fit_control(name, train)
+            continue
+        one = load_named(name)
+        if not hasattr(one, "predict"):
+            raise ArtifactError(f"{name} holds a detector, which orders nothing: give a predictor")
+        found[label] = cast("Predictor", one)
+    return found
+
+
+def _seconds(loaded: "dict[str, Predictor | None]", rows: "Rows") -> dict[str, float]:
+    """What one prediction of each takes, measured in a process of its own."""
+    from lengthpred.eval.cost import can_be_measured_apart, measure, measure_apart
+
+    seconds = {}
+    for label, one in loaded.items():
+        if one is not None:
+            apart = can_be_measured_apart(one)
+            costs = (
+                measure_apart(label, one, rows.requests)  # type: ignore[arg-type]
+                if apart
+                else measure(one, rows.requests)
+            )
+            seconds[label] = costs["us_per_request_p50"][0] / 1e6
+    return seconds
+
+
+def _fitted(path: Path) -> "StepTime":
+    """Step times fitted to measured steps; raises DataError, naming the file, for what is none."""
+    from pyarrow import ArrowException, csv
+
+    from lengthpred.eval.replay.step_time import StepTime
+
+    columns = ("seconds", "prefill_tokens", "kv_tokens")
+    try:
+        found = csv.read_csv(path)
+        return StepTime.fit(*(found.column(name).to_numpy().astype(float) for name in columns))
+    except (ArrowException, KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path} has no measured steps: it must be a CSV with the columns "
+            f"{', '.join(columns)} ({error})"
+        ) from error

@@ -1,0 +1,77 @@
+"""The measures of a simulation as tables in the terminal, 100 columns wide."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lengthpred.eval.simulate import ReplayResult
+
+__all__ = ["print_simulation"]
+
+ARRIVALS = {
+    "burst": "all at once",
+    "poisson": "Poisson",
+    "bursty": "in bursts",
+    "trace": "recorded",
+}
+
+
+def print_simulation(results: Sequence[ReplayResult], console: Console) -> None:
+    """A block for each kind of arrivals, load and OOD ratio; the shortest mean latency first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("order", overflow="fold")
+    for heading in ("latency", "x", "95 %", "p99 x", "longest x", "first token", "tokens/s x"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    blocks: dict[tuple[object, ...], dict[tuple[str, str | None], dict[str, ReplayResult]]] = {}
+    for one in results:
+        block = blocks.setdefault((one.arrivals, one.load, one.rate, one.ood_ratio), {})
+        block.setdefault((one.policy, one.predictor), {})[one.metric] = one
+    for arms in blocks.values():
+        first = next(iter(arms.values()))
+        table.add_row()
+        table.add_row(f"[bold cyan]{_title(first)}[/]")
+        for (policy, predictor), found in sorted(
+            arms.items(), key=lambda item: item[1]["mean_e2el_ms"].value
+        ):
+            ratio = found["mean_e2el_ms_vs_fcfs"]
+            interval = "-" if ratio.low is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
+            table.add_row(
+                escape(_name(policy, predictor)),
+                _seconds(found["mean_e2el_ms"].value),
+                f"{ratio.value:.2f}",
+                interval,
+                f"{found['p99_e2el_ms_vs_fcfs'].value:.2f}",
+                f"{found['mean_e2el_ms_longest_tenth_vs_fcfs'].value:.2f}",
+                _seconds(found["mean_ttft_ms"].value),
+                f"{found['total_token_throughput_vs_fcfs'].value:.2f}",
+            )
+    table.caption = (
+        "latency: mean end-to-end; x: as a multiple of fcfs on the same requests; longest: mean "
+        "latency of the tenth with the longest answers; fcfs with a predictor runs and ignores it"
+    )
+    table.caption_justify = "left"
+    console.print(table)
+
+
+def _title(one: dict[str, ReplayResult]) -> str:
+    any_ = one["mean_queue_depth"]
+    parts = [ARRIVALS[any_.arrivals]]
+    if any_.load is not None:
+        parts.append(f"load {any_.load:.0%}")
+    if any_.rate is not None:
+        parts.append(f"{any_.rate:.3g} requests/s")
+    if any_.ood_ratio is not None:
+        parts.append(f"{any_.ood_ratio:.0%} OOD")
+    return f"{', '.join(parts)}: {any_.value:,.0f} wait on average"
+
+
+def _name(policy: str, predictor: str | None) -> str:
+    if predictor is None:
+        return policy
+    return f"{policy}, {predictor} ignored" if policy == "fcfs" else f"{policy} by {predictor}"
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1e3:,.2f} s" if milliseconds >= 100 else f"{milliseconds:,.0f} ms"
