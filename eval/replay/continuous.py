@@ -89,16 +89,23 @@ class _Replay:
 
     def _continue_prompt(self) -> dict[int, int]:
         """Preempt until this step's blocks are there; the tokens of the half computed prompt."""
-        while True:
-            chunk = blocks = 0
-            if self.chunked is not None:
-                one = self.running[self.chunked]
-                chunk = min(one.target - one.computed, self.engine.token_budget - self.writing)
-                blocks = self._growth(one, chunk)
-            if self._needed() + blocks <= self.free:
-                return {} if self.chunked is None else {self.chunked: chunk}
-            self._look_at_progress()
-            self._preempt(self._worst())
+        while self._needed() > self.free:
+            self._make_room()
+        if self.chunked is None:
+            return {}
+        one = self.running[self.chunked]
+        # Not more where it then takes the blocks of a writer: vLLM has counted its tokens by then.
+        chunk = min(one.target - one.computed, self.engine.token_budget - self.writing)
+        while self._needed() + self._growth(one, chunk) > self.free:
+            self._make_room()
+            if self.chunked is None:  # it was the worst itself
+                return {}
+        return {self.chunked: chunk}
+
+    def _make_room(self) -> None:
+        """Preempt the worst running request."""
+        self._look_at_progress()
+        self._preempt(self._worst())
 
     def _needed(self) -> int:
         """Blocks that the writers need in this step."""
