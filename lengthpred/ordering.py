@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lengthpred.base import FloatArray, IntArray, Predictor, Request
-from lengthpred.distribution import LengthDistribution
+from lengthpred.distribution import NO_CEILING, LengthDistribution
 from lengthpred.errors import SettingsError, did_you_mean
 
 __all__ = [
@@ -54,7 +54,7 @@ class OrderingSettings:
     Raises SettingsError for values out of range.
     """
 
-    max_overtake_s: float = 60.0
+    max_overtake_s: float = 1800.0
     cap: float = 4096.0
     prefill_weight: float = 0.0
     quantile: float | None = None
@@ -70,10 +70,8 @@ class OrderingSettings:
             raise SettingsError(f"cap must be 1 to 2**31 tokens, not {self.cap:g}")
         if not (isfinite(self.prefill_weight) and self.prefill_weight >= 0):
             raise SettingsError(f"prefill_weight must be 0 or more, not {self.prefill_weight:g}")
-        for name, value in (
-            ("quantile", self.quantile),
-            ("preemption_ratio", self.preemption_ratio),
-        ):
+        for name in ("quantile", "preemption_ratio"):
+            value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise SettingsError(f"{name} must lie between 0 and 1, not {value:g}")
         if self.quantum < 1:
@@ -84,7 +82,7 @@ class OrderingSettings:
     @property
     def aging(self) -> float:
         """Tokens of cost that a second of waiting is worth."""
-        return self.cap / self.max_overtake_s
+        return min(self.cap / self.max_overtake_s, float(MOST))
 
 
 DEFAULTS = OrderingSettings()
@@ -108,15 +106,23 @@ class _Asked:
         """How many answers each request asks for."""
         return np.array([_whole(r.sampling.get("n"), 1) for r in self.requests], np.float64)
 
+    @property
+    def objective(self) -> FloatArray:
+        """Seconds; infinite where a request has none."""
+        given = np.array([r.slo_s for r in self.requests], np.float64)  # None becomes NaN
+        return np.where(np.isnan(given), inf, given)
+
     def total(self) -> LengthDistribution:
         """The length of each answer under its limit, given what is written."""
         if self.dist is None:
             raise SettingsError("this policy orders by predicted length: give it a predictor")
-        known = self.dist.given(self.generated) if self.generated.any() else self.dist
-        limits = [r.max_tokens for r in self.requests]
-        if all(limit is None for limit in limits):
+        known = self.dist
+        if self.generated.any():  # what is still at work writes one more at least
+            known = known.given(np.where(self.generated > 0, self.generated + 1, 0))
+        if all(r.max_tokens is None for r in self.requests):
             return known
-        return known.clip(np.array([2**31 - 1 if m is None else m for m in limits], np.int64))
+        most = [NO_CEILING if r.max_tokens is None else r.max_tokens for r in self.requests]
+        return known.clip(np.minimum(np.array(most, np.float64), NO_CEILING))
 
     def remaining(self, quantile: float | None) -> FloatArray:
         """The service still needed, by the mean or a quantile of the length."""
@@ -164,7 +170,7 @@ def priority(
     again, and a later request overtakes only where it arrives within `max_overtake_s`. `cost` (n,)
     is that of `cost`, `arrival_unix_s` (n,) the time of arrival in seconds since 1970.
     """
-    arrived = np.asarray(arrival_unix_s, np.float64) - EPOCH_S
+    arrived = np.clip(np.asarray(arrival_unix_s, np.float64) - EPOCH_S, -MOST, MOST)
     exact = SCALE * (np.asarray(cost, np.float64) + settings.aging * arrived)
     return np.rint(np.clip(exact, -MOST, MOST)).astype(np.int64)
 
@@ -206,8 +212,8 @@ def _fcfs(asked: _Asked) -> FloatArray:
 
 def _random(asked: _Asked) -> FloatArray:
     """Drawn from what the request is, so that asking again does not change its place."""
-    seed = asked.settings.seed
-    drawn = [zlib.crc32(f"{seed} {r.id} {r.prompt}".encode()) for r in asked.requests]
+    said = (f"{asked.settings.seed} {r.id} {r.prompt}" for r in asked.requests)
+    drawn = [zlib.crc32(text.encode("utf-8", "replace")) for text in said]
     return np.array(drawn, np.float64) / 2**32 * asked.settings.cap
 
 
@@ -241,6 +247,7 @@ def _gittins(asked: _Asked) -> FloatArray:
     total = asked.total()
     low, high = total._bounds()
     mass = total._weights()
+    mass /= mass.sum(axis=1, keepdims=True)  # what rounding lacks would weigh with the whole tail
     written = asked.generated[:, None]
     until = np.maximum(high - written, 1)  # stop at the end of each bin
     within = np.maximum((low + high) / 2 - written, 0.5)
@@ -261,21 +268,18 @@ def _mlfq(asked: _Asked) -> FloatArray:
 
 def _slo(asked: _Asked) -> FloatArray:
     ends = np.array(asked.settings.slo_classes_s)
-    objective = np.array([inf if r.slo_s is None else r.slo_s for r in asked.requests])
     inside = np.clip(_sjf(asked), 0, asked.settings.cap)
-    return (np.searchsorted(ends, objective) * asked.settings.cap + inside) / (len(ends) + 1)
+    return (np.searchsorted(ends, asked.objective) * asked.settings.cap + inside) / (len(ends) + 1)
 
 
 def _edf(asked: _Asked) -> FloatArray:
     if not isfinite(asked.settings.max_overtake_s):
         raise SettingsError("edf needs a max_overtake_s: an objective beyond it waits like none")
-    objective = np.array([inf if r.slo_s is None else r.slo_s for r in asked.requests])
-    until: FloatArray = asked.settings.aging * np.minimum(objective, asked.settings.max_overtake_s)
-    return until
+    return asked.settings.aging * np.minimum(asked.objective, asked.settings.max_overtake_s)
 
 
 def _whole(value: object, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
+    return min(value, MOST) if isinstance(value, int) and value > 0 else default
 
 
 POLICIES: dict[str, Callable[[_Asked], FloatArray]] = {

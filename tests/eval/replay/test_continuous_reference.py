@@ -92,7 +92,8 @@ def test_keys_that_look_at_progress(case: Case) -> None:
     work, engine, (keys, _) = case
 
     def left(numbers: IntArray, written: IntArray) -> IntArray:
-        return np.maximum(3 * keys[numbers] - written, 0)
+        key: IntArray = np.maximum(3 * keys[numbers] - written, 0)
+        return key
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(continuous, "LOOK_EVERY", 1)  # as often as the plain one
