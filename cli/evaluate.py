@@ -49,7 +49,8 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="The table to evaluate on.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for eval.json and eval.csv.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder for eval.json, eval.csv and report.html.", show_default=False),
     ] = None,
     train_data: Annotated[
         Path | None,
@@ -77,11 +78,22 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay/--no-replay", help="Show in the report what predictors mean for a queue."
+        ),
+    ] = True,
+    prompts: Annotated[
+        bool,
+        typer.Option("--prompts/--no-prompts", help="Show prompts of the table in the report."),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print eval.json's content.")] = False,
 ) -> None:
     """Compare predictors with each other and with the controls, in and out of distribution."""
     from lengthpred.cli.comparison_table import print_comparison
+    from lengthpred.cli.report import replay_compared, write_report_or_say
     from lengthpred.data.table import Table
     from lengthpred.eval.compare import compare, detectors_in
     from lengthpred.eval.output import Document, check_out, write_results
@@ -96,10 +108,15 @@ def evaluate(
     own = {label: one for label, one in labelled.items() if one is not None}
     before = read_before(baseline, table, rows, list(own), ratios, seed) if baseline else None
     train = None if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
+    compared = fitted(labelled, rows, train, seed)
     with progress() as bar:
         task = bar.add_task("evaluating")
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
         comparison = compare(
-            fitted(labelled, rows, train, seed),
+            compared,
             rows,
             train_rows=train,
             ratios=ratios,
@@ -107,10 +124,11 @@ def evaluate(
             resamples=resamples,
             seed=seed,
             cost=cost,
-            on_progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
+        simulation = None
+        if out is not None and replay and any(hasattr(one, "predict") for one in own.values()):
+            simulation = replay_compared(comparison, own, seed=seed, on_progress=on_progress)
     command = f"lengthpred {shlex.join(sys.argv[1:])}"
     document = Document(command, table.fingerprint, seed, comparison.results)
     if as_json:
@@ -123,6 +141,9 @@ def evaluate(
     if out is not None:
         for path in write_results(document, out, force=force):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        write_report_or_say(
+            out, document, console, comparison=comparison, simulation=simulation, prompts=prompts
+        )
     if before is not None:
         levels = {name: level for name, (_, level) in detectors_in(own, alpha).items()}
         exit_if_worse(before.regressions(comparison.results, levels), console)

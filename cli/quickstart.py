@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -18,11 +19,14 @@ from lengthpred.errors import LengthPredError, MissingExtraError
 if TYPE_CHECKING:
     from lengthpred.artifact import Storable
     from lengthpred.eval.compare import Comparison
+    from lengthpred.eval.output import Document
+    from lengthpred.eval.simulate import Simulation
 
 __all__ = ["register"]
 
 KINDS = ("histogram", "boosted", "detector", "sqlm")
 RATIOS = (0.0, 0.2, 0.5, 0.8, 1.0)
+REPLAY_RATIOS, REPLAY_LOAD = (0.0, 0.5, 0.8), 1.5
 TOKENIZER = "mistral-v3"
 MAX_PROMPT_TOKENS = 1024
 MAX_OUTPUT_TOKENS = 2047
@@ -56,8 +60,10 @@ def quickstart(
     split = _split(table, out / "split", seed, force)
     artifacts = {kind: _trained(kind, split, out, seed, force) for kind in KINDS}
     del artifacts["detector"]  # scored as sqlm's own
-    comparison = _compared(artifacts, split, out, seed)
-    _show(comparison, out, time.monotonic() - begun)
+    comparison, document = _compared(artifacts, split, seed)
+    simulation = _replayed(comparison, artifacts, seed)
+    _write(document, comparison, simulation, out)
+    _show(comparison, simulation, out, time.monotonic() - begun)
 
 
 def _check_installed() -> None:
@@ -179,11 +185,12 @@ def _trained(kind: str, split: Path, out: Path, seed: int, force: bool) -> "Stor
     return trained
 
 
-def _compared(artifacts: "dict[str, Storable]", split: Path, out: Path, seed: int) -> "Comparison":
+def _compared(
+    artifacts: "dict[str, Storable]", split: Path, seed: int
+) -> "tuple[Comparison, Document]":
     from lengthpred.data.table import Table
-    from lengthpred.eval.chart import write_chart
     from lengthpred.eval.compare import compare
-    from lengthpred.eval.output import Document, write_results
+    from lengthpred.eval.output import Document
 
     test = Table(split / "test.parquet")
     train = Table(split / "train.parquet")
@@ -198,10 +205,40 @@ def _compared(artifacts: "dict[str, Storable]", split: Path, out: Path, seed: in
             on_progress=told,
         ),
     )
-    document = Document("lengthpred quickstart", test.fingerprint, seed, comparison.results)
+    return comparison, Document("lengthpred quickstart", test.fingerprint, seed, comparison.results)
+
+
+def _replayed(
+    comparison: "Comparison", artifacts: "dict[str, Storable]", seed: int
+) -> "Simulation":
+    """1,000 requests at once, and as many in a stream that the engine cannot keep up with."""
+    from lengthpred.cli.report import replay_compared
+    from lengthpred.eval.replay.settings import SimulationSettings
+
+    settings = SimulationSettings(
+        requests=1000, draws=3, loads=(REPLAY_LOAD,), ood_ratios=REPLAY_RATIOS
+    )
+    return _step(
+        "replaying requests",
+        lambda told: replay_compared(
+            comparison,
+            artifacts,  # type: ignore[arg-type]
+            settings,
+            seed=seed,
+            on_progress=told,
+        ),
+    )
+
+
+def _write(
+    document: "Document", comparison: "Comparison", simulation: "Simulation", out: Path
+) -> None:
+    from lengthpred.cli.report import write_report_or_say
+    from lengthpred.eval.output import write_results
+
     write_results(document, out, force=True)
-    write_chart(comparison.results, out / "tau-by-ood-ratio.html")
-    return comparison
+    write_results(replace(document, rows=simulation.results), out, force=True, name="simulate")
+    write_report_or_say(out, document, stdout, comparison=comparison, simulation=simulation)
 
 
 def _program() -> str:
@@ -212,17 +249,20 @@ def _program() -> str:
     return f"{sys.executable} -m lengthpred.cli" if called.name == "__main__.py" else str(called)
 
 
-def _show(comparison: "Comparison", out: Path, seconds: float) -> None:
+def _show(comparison: "Comparison", simulation: "Simulation", out: Path, seconds: float) -> None:
     from lengthpred.cli.comparison_table import print_by_ratio
+    from lengthpred.cli.simulation_table import print_brief
 
     stdout.print()
     print_by_ratio(comparison.results, stdout)
-    for note in comparison.notes:
+    stdout.print()
+    print_brief(simulation.results, stdout)
+    for note in (*comparison.notes, *simulation.notes):
         stdout.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
     program = _program()
-    files = ", ".join(str(out / name) for name in ("eval.json", "eval.csv"))
+    files = ", ".join(str(out / name) for name in ("eval.json", "simulate.json"))
     lines = (
-        f"Made in {seconds:.0f} s. Chart: {out / 'tau-by-ood-ratio.html'}; numbers: {files}; "
+        f"Made in {seconds:.0f} s. Report: {out / 'report.html'}; numbers: {files}; "
         f"artifacts: {', '.join(str(out / kind) for kind in KINDS)}",
         "",
         "Next, ask one of them, or train on data of your own:",

@@ -87,7 +87,7 @@ def simulate_command(
     ] = "burst,poisson",
     load: Annotated[
         str, typer.Option(help="Arrival rates, as shares of what the engine can serve.")
-    ] = "0.7,0.9,1.1,1.4",
+    ] = "0.8,1,1.2,1.5",
     rate: Annotated[
         str | None,
         typer.Option(help="Arrival rates in requests a second, for --load.", show_default=False),
@@ -126,7 +126,7 @@ def simulate_command(
     max_overtake_s: Annotated[
         float,
         typer.Option(help="A request is overtaken only by those that come within so many seconds."),
-    ] = 60.0,
+    ] = 1800.0,
     prefill_weight: Annotated[
         float, typer.Option(help="Cost of a prompt token, in output tokens.")
     ] = 0.0,
@@ -233,7 +233,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise SettingsError(
-            f"{option} has '{text}': give numbers with commas between, such as 0.7,1.1"
+            f"{option} has '{text}': give numbers with commas between, such as 0.8,1.2"
         ) from None
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lengthpred.eval.simulate import ReplayResult
 
-__all__ = ["print_simulation"]
+__all__ = ["print_brief", "print_simulation"]
 
 ARRIVALS = {
     "burst": "all at once",
@@ -50,6 +50,33 @@ def print_simulation(results: Sequence[ReplayResult], console: Console) -> None:
     table.caption = (
         "latency: mean end-to-end; x: as a multiple of fcfs on the same requests; longest: mean "
         "latency of the tenth with the longest answers; fcfs with a predictor runs and ignores it"
+    )
+    table.caption_justify = "left"
+    console.print(table)
+
+
+def print_brief(results: Sequence[ReplayResult], console: Console) -> None:
+    """One line an order: mean latency and tokens a second at each OOD ratio, all at once."""
+    found = {
+        (r.policy, r.predictor, r.ood_ratio, r.metric): r for r in results if r.arrivals == "burst"
+    }
+    ratios = sorted({r.ood_ratio for r in results if r.ood_ratio is not None})
+    orders = dict.fromkeys(key[:2] for key in found if key[0] != "fcfs" or key[1] is None)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("1,000 at once, OOD share", no_wrap=True)
+    for metric in ("s", "tok/s"):
+        for ratio in ratios:
+            table.add_column(f"{metric} {ratio:.0%}", justify="right", no_wrap=True)
+    for policy, predictor in orders:
+        cells = [
+            f"{found[policy, predictor, ratio, metric].value / unit:,.{digits}f}"
+            for metric, unit, digits in (("mean_e2el_ms", 1e3, 1), ("tps", 1, 0))
+            for ratio in ratios
+        ]
+        table.add_row(escape(_name(policy, predictor)), *cells)
+    table.caption = (
+        "s: mean seconds from arrival to the last token; tok/s: tokens in and out a second; "
+        "at each share of requests unlike the training data"
     )
     table.caption_justify = "left"
     console.print(table)

@@ -237,6 +237,9 @@ def _notes(settings: SimulationSettings, rows: Rows, costs: Mapping[str, float])
         notes.append(
             "Step times are the preset of a 7B model on two L40S, by roofline and not measured."
         )
+    weight = settings.ordering.prefill_weight
+    if weight:
+        notes.append(f"In the order a token of a prompt counts as {weight:g} of an answer.")
     censored = float(rows.censored.mean())
     if censored:
         notes.append(

@@ -42,7 +42,7 @@ class SimulationSettings:
     hardware: Engine = field(default_factory=Engine)
     slice_tokens: int = 128
     arrivals: tuple[str, ...] = ("burst", "poisson")
-    loads: tuple[float, ...] = (0.7, 0.9, 1.1, 1.4)
+    loads: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5)
     rates: tuple[float, ...] = ()
     burstiness: float = BURSTINESS
     sum_limit: int | None = None
