@@ -151,8 +151,7 @@ def _detectors(comparison: Comparison, scores: Scores, ood: npt.NDArray[np.bool_
 def roc(p_values: FloatArray, ood: npt.NDArray[np.bool_]) -> tuple[list[float], list[float]]:
     """False alarms and hits at each level, from none flagged to all; at most 201 points."""
     levels = np.unique(p_values)
-    if len(levels) > 200:
-        levels = np.quantile(p_values, np.linspace(0, 1, 200), method="lower")
+    levels = levels[np.linspace(0, len(levels) - 1, min(len(levels), 200)).astype(np.int64)]
     alarms = np.searchsorted(np.sort(p_values[~ood]), levels, side="right") / (~ood).sum()
     hits = np.searchsorted(np.sort(p_values[ood]), levels, side="right") / ood.sum()
     return [0.0, *alarms.tolist()], [0.0, *hits.tolist()]
@@ -161,7 +160,8 @@ def roc(p_values: FloatArray, ood: npt.NDArray[np.bool_]) -> tuple[list[float], 
 def worst_misses(comparison: Comparison, name: str, *, prompts: bool) -> Table:
     """The rows whose true length is farthest from the median of `name`, as a ratio."""
     rows, answers = comparison.rows, comparison.answers[name]
-    log_ratio = np.log(np.maximum(rows.truth, 1)) - np.log(np.maximum(answers.median, 1))
+    truth, predicted = np.maximum(rows.truth, 1), np.maximum(answers.median, 1)
+    log_ratio = np.asarray(np.log(truth / predicted), np.float64)
     # What was stopped by a limit may have been on the way to any greater length.
     log_ratio[rows.truth_censored & (log_ratio < 0)] = 0
     worst = np.argsort(-np.abs(log_ratio), kind="stable")[:MISSES]

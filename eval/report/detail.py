@@ -65,7 +65,7 @@ def slices(scores: Scores, looks: Looks) -> Panel:
         plots.append(Plot(drawn, f"by {key.replace('_', ' ')}"))
     caption = (
         "The same score on the rows of one kind each. Farther right is better; a wide whisker is "
-        "a slice with few rows. Where a mark lies left of prompt-length's, it does harm there."
+        "a slice with few rows. Left of prompt-length's mark, a predictor is worse than none there."
     )
     return Panel("Where it works", caption, plots, legend_of(shown, looks))
 

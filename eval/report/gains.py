@@ -17,7 +17,7 @@ NAMES = {
     "mean_e2el_ms_longest_tenth": "the longest tenth's latency",
 }
 POLICY_NAMES = {"sjf": "shortest first", "longest-first": "longest first"}
-EMPTY = 1.0  # a queue in which fewer wait on average
+EMPTY = 2.0  # a queue in which fewer wait on average
 
 
 def judge_simulation(simulation: Simulation) -> list[str]:
@@ -85,7 +85,7 @@ def _quiet(replays: Replays, quiet: Sequence[Scenario]) -> Iterator[str]:
         for policy in replays.policies()
         if (found := replays.get(at, Arm(policy, "oracle"), f"{goal_of(policy)}_vs_fcfs"))
     ]
-    few = f"With an empty queue ({where}: at most {number(most)} waiting on average)"
+    few = f"With hardly a queue ({where}: at most {number(most)} waiting on average)"
     if all(abs(found.value - 1) < 0.01 or _sign(found) == 0 for found in effects):
         yield f"{few} no order helps."
     else:
@@ -132,7 +132,12 @@ def _worth(replays: Replays, shown: Sequence[Scenario], policy: str) -> str:
     gains = [at for at in shown if _sign(_of(replays, at, policy, goal)) == wanted]
     if not gains:
         return f"No gain in {name} from {order} by a predictor is more than chance here."
-    beyond = [at for at in gains if _beats_control(replays, at, policy, wanted)]
+    beyond = [at for at in gains if _beyond_control(replays, at, policy, wanted) > 0]
+    if not beyond and all(_beyond_control(replays, at, policy, wanted) < 0 for at in gains):
+        return (
+            f"{control_of(policy).policy}, which needs no predictor, gains more {name} than "
+            f"{order} by any predictor."
+        )
     if not beyond:
         return (
             f"Its gain in {name} is not distinguishable from that of {control_of(policy).policy}, "
@@ -162,16 +167,15 @@ def _of(replays: Replays, at: Scenario, policy: str, metric: str) -> ReplayResul
     return found
 
 
-def _beats_control(replays: Replays, at: Scenario, policy: str, wanted: int) -> bool:
-    """Whether the intervals of predictor and control are apart, on the wanted side."""
-    goal = goal_of(policy)
-    own = _of(replays, at, policy, goal)
-    control = replays.get(at, control_of(policy), f"{goal}_vs_fcfs")
-    if control is None or None in (own.low, own.high, control.low, control.high):
-        return control is None
-    if wanted > 0:
-        return (own.low or 0.0) > (control.high or 0.0)
-    return (own.high or 0.0) < (control.low or 0.0)
+def _beyond_control(replays: Replays, at: Scenario, policy: str, wanted: int) -> int:
+    """1 where the predictor gains more than the control, -1 for less, 0 where intervals meet."""
+    own = _of(replays, at, policy, goal_of(policy))
+    control = replays.get(at, control_of(policy), f"{goal_of(policy)}_vs_fcfs")
+    if control is None:
+        return 1
+    if own.low is None or own.high is None or control.low is None or control.high is None:
+        return 0
+    return wanted * ((own.low > control.high) - (own.high < control.low))
 
 
 def _sign(result: ReplayResult) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 from lengthpred.eval.report.theme import Figure, Look
@@ -17,6 +17,14 @@ SHAPES = {
     "triangle-up": "<path d='M14 1.5l4.6 8h-9.2z'/>",
     "triangle-down": "<path d='M14 10.5l4.6-8h-9.2z'/>",
     "cross": "<path d='M12.5 2h3v2.5H18v3h-2.5V10h-3V7.5H10v-3h2.5z'/>",
+}
+OUTLINE = "fill='var(--surface)' stroke='currentColor' stroke-width='1.4'"
+SHAPES |= {
+    "diamond-open": f"<path d='M14 1l5 5-5 5-5-5z' {OUTLINE}/>",
+    "star-open": "<path d='M14 .5l1.6 3.6 3.9.4-2.9 2.6.8 3.9-3.4-2-3.4 2 .8-3.9-2.9-2.6 3.9-.4z' "
+    f"{OUTLINE}/>",
+    "x": "<path d='M10 2l8 8M18 2l-8 8' stroke='currentColor' stroke-width='2.4'/>",
+    "line-ew": "",
 }
 OPEN = "<circle cx='14' cy='6' r='3.5' fill='var(--surface)' stroke='currentColor'/>"
 
@@ -60,6 +68,7 @@ class Table:
 
     strong  the cells that stand out, as (row, column)
     texts   columns that are read rather than compared, and stand on the left
+    folded  only the title shows until it is asked for
     """
 
     title: str
@@ -67,7 +76,8 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str | tuple[str, str]]]
     strong: frozenset[tuple[int, int]] = frozenset()
-    texts: Sequence[int] = field(default=(0,))
+    texts: Sequence[int] = (0,)
+    folded: bool = False
 
     def html(self) -> str:
         head = "".join(
@@ -78,12 +88,15 @@ class Table:
             "<tr>" + "".join(self._cell(i, j, cell) for j, cell in enumerate(row)) + "</tr>"
             for i, row in enumerate(self.rows)
         )
-        return (
-            f"<section class='panel'><h3>{flowing(self.title)}</h3>"
+        title = flowing(self.title)
+        content = (
             f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(self.title)}'>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-            f"<p class='caption'>{flowing(self.caption)}</p></section>"
+            f"<p class='caption'>{flowing(self.caption)}</p>"
         )
+        if self.folded:
+            return f"<details class='panel'><summary>{title}</summary>{content}</details>"
+        return f"<section class='panel'><h3>{title}</h3>{content}</section>"
 
     def _cell(self, row: int, column: int, cell: str | tuple[str, str]) -> str:
         text, below = (cell, "") if isinstance(cell, str) else cell
@@ -115,11 +128,14 @@ def number_of_plots(parts: Iterable[object]) -> int:
 def mark(look: Look) -> str:
     """The line and symbol of a look, for a legend."""
     shape = SHAPES.get(look.symbol, OPEN)
+    if look.dash != "none":
+        shape = (
+            "<line x1='0' x2='28' y1='6' y2='6' stroke='currentColor' stroke-width='2' "
+            f"stroke-dasharray='{DASHES.get(look.dash, '')}'/>{shape}"
+        )
     return (
         f"<svg class='mark' data-colour='{look.colour}' style='color:{look.colour}' width='28' "
-        "height='12' viewBox='0 0 28 12' aria-hidden='true' fill='currentColor'>"
-        "<line x1='0' x2='28' y1='6' y2='6' stroke='currentColor' stroke-width='2' "
-        f"stroke-dasharray='{DASHES.get(look.dash, '')}'/>{shape}</svg>"
+        f"height='12' viewBox='0 0 28 12' aria-hidden='true' fill='currentColor'>{shape}</svg>"
     )
 
 

@@ -21,12 +21,13 @@ SWEPT = {
     "mean_e2el_ms_longest_tenth": "mean latency, longest tenth",
     "total_token_throughput": "tokens/s",
 }
-PERCENT = {"tickformat": "+.0f", "ticksuffix": " %"}
+PERCENT = {"tickformat": "~g", "ticksuffix": " %", "nticks": 6}
 SO_MUCH = (
     "Each is a change against first come, first served (the dotted line) on the same requests; "
     "whiskers are 95 % intervals over draws. Lower is better for latency and time to first token, "
     "higher for tokens/s."
 )
+LOAD = " The load is the rate of arrivals as a share of what the engine can serve."
 
 
 def simulation_panels(replays: Replays, looks: Looks) -> Iterator[Panel]:
@@ -59,7 +60,7 @@ def _sweep(
 ) -> Panel:
     """Lines over the load, a plot a measure."""
     by_load = swept[0].load is not None
-    title = "load offered, of what the engine can serve" if by_load else "requests a second"
+    title = "load offered" if by_load else "requests a second"
     ticks = [at.x or 0.0 for at in swept]
     axis = {"title": title, "tickvals": ticks, "tickformat": ".0%" if by_load else ""}
     plots = []
@@ -78,7 +79,7 @@ def _sweep(
     first = swept[0]
     parts = [first.arrivals] + ([f"OOD ratio {first.ood_ratio:.0%}"] if first.ood_ratio else [])
     where = f"{policy_name(policy).capitalize()}, by load ({', '.join(parts)})"
-    return Panel(where, SO_MUCH, plots, _legend(arms, looks))
+    return Panel(where, SO_MUCH + LOAD * by_load, plots, _legend(arms, looks))
 
 
 def _single(
@@ -98,7 +99,13 @@ def _single(
             "range": [-0.6, len(arms) - 0.4],
         }
         height = 70 + 30 * len(arms)
-        drawn = figure(data, x=PERCENT, y=axis, height=height, shapes=[_no_change("x")])
+        drawn = figure(
+            data,
+            x=PERCENT | {"nticks": 5, "tickangle": 0},
+            y=axis,
+            height=height,
+            shapes=[_no_change("x")],
+        )
         plots.append(Plot(drawn, SWEPT[metric]))
     where = f"{policy_name(policy).capitalize()}, {scenario_name(at)}"
     return Panel(where, SO_MUCH, plots)

@@ -30,6 +30,7 @@ nav{margin:14px 0 0;font-size:.9rem;display:flex;flex-wrap:wrap;gap:4px 18px}
 nav a{text-decoration:none}
 nav a:hover{text-decoration:underline}
 .about{color:var(--muted);font-size:.9rem;margin:6px 0 0}
+details.panel{padding-top:12px;padding-bottom:12px;margin-bottom:8px}
 .verdict{margin-top:26px;border-left:3px solid var(--accent);padding:2px 0 2px 20px;max-width:74ch}
 .verdict h2{margin:0 0 10px;font-size:.8rem;font-weight:600;letter-spacing:.06em;
 color:var(--accent);text-transform:uppercase}
@@ -65,7 +66,7 @@ th:first-child,td:first-child{padding-left:0}
 tbody tr:last-child>*{border-bottom:0}
 td small,th small{display:block;color:var(--muted);font-size:.75rem}
 details{font-size:.9rem}
-summary{cursor:pointer;color:var(--accent);padding:4px 0}
+summary{cursor:pointer;font-size:.95rem;color:var(--accent);padding:4px 0}
 dl{display:grid;grid-template-columns:minmax(9rem,auto) 1fr;gap:6px 18px;margin:10px 0}
 dt{color:var(--muted)}
 dd{margin:0;overflow-wrap:anywhere}

@@ -73,14 +73,14 @@ class Look:
 
 
 CONTROL_LOOKS = {
-    "constant": Look(SIMPLE_GREY, "x-thin-open", "dot"),
+    "constant": Look(SIMPLE_GREY, "x", "dot"),
     "prompt-length": Look(SIMPLE_GREY, "triangle-down", "dash"),
     "prompt-sjf": Look(SIMPLE_GREY, "triangle-down", "dash"),
     "longest-prompt-first": Look(SIMPLE_GREY, "triangle-down", "dash"),
     "oracle": Look(KNOWING_GREY, "star-open", "dashdot"),
     "oracle-noise": Look(KNOWING_GREY, "diamond-open", "dot"),
-    "ceiling": Look(MUTED, "line-ew-open", "dash"),
-    "ceiling-median": Look(MUTED, "line-ew-open", "dash"),
+    "ceiling": Look(MUTED, "line-ew", "dash"),
+    "ceiling-median": Look(MUTED, "line-ew", "dash"),
     "fcfs": Look(FCFS, "circle-open", "solid"),
 }
 OTHER_CONTROL = Look(SIMPLE_GREY, "hexagon-open", "longdash")

@@ -1,5 +1,6 @@
 """Pictures of one replay: who held which slot when, who waited, and for how long."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,7 +12,6 @@ from lengthpred.eval.report.lookup import Replays
 from lengthpred.eval.report.panels import Panel, Plot
 from lengthpred.eval.report.tables import scenario_name
 from lengthpred.eval.report.theme import GRID, LENGTHS, SURFACE, Figure, Look, Looks, faint, figure
-from lengthpred.eval.report.words import number
 from lengthpred.eval.simulate import Replay
 
 __all__ = ["replay_panels"]
@@ -56,12 +56,9 @@ def _busy(replay: Replay) -> tuple[float, float]:
 def _timeline(
     pictures: Mapping[Arm, Replay], arm: Arm, window: tuple[float, float], looks: Looks, where: str
 ) -> Panel:
-    low, high = _bounds(pictures[FCFS].work.output_tokens)
+    ends = _fifths(pictures[FCFS].work.output_tokens)
     names = {FCFS: "first come, first served", arm: _name(arm)}
-    plots = [
-        Plot(_slots(pictures[one], window, low, high, first=one == FCFS), name)
-        for one, name in names.items()
-    ]
+    plots = [Plot(_slots(pictures[one], window, ends), name) for one, name in names.items()]
     moments = np.linspace(*window, MOMENTS)
     waiting = [_steps(pictures[one], one, moments, looks) for one in names]
     drawn = figure(
@@ -77,56 +74,38 @@ def _timeline(
         f"wait ({where}). Below, how many wait for a slot meanwhile: while long answers hold "
         "slots, short ones queue behind them."
     )
-    legend = [(names[one], looks.of_arm(one)) for one in names]
+    colours = [Look(colour, "square", "none") for colour in LENGTHS]
+    legend = list(zip(_fifth_names(ends), colours, strict=True))
+    legend += [(names[one], looks.of_arm(one)) for one in names]
     return Panel("Timeline", caption, [*plots, Plot(drawn, "requests waiting")], legend, wide=True)
 
 
-def _slots(
-    replay: Replay, window: tuple[float, float], low: float, high: float, *, first: bool
-) -> Figure:
+def _slots(replay: Replay, window: tuple[float, float], ends: list[int]) -> Figure:
     """Bars of the stretches in which requests hold slots, coloured by the length of the answer."""
     parts = replay.trace.segments
     start, end = np.maximum(parts.start_s, window[0]), np.minimum(parts.end_s, window[1])
     keep = (end > start) & (parts.slot < SLOTS)
-    lengths = replay.work.output_tokens[parts.request[keep]]
-    scale = [[i / (len(LENGTHS) - 1), colour] for i, colour in enumerate(LENGTHS)]
-    ticks = np.exp(np.linspace(np.log(low), np.log(high), 3))
-    marker = {
-        "color": _rounded(np.log10(lengths)),
-        "colorscale": scale,
-        "cmin": float(np.log10(low)),
-        "cmax": float(np.log10(high)),
-        "line": {"color": SURFACE, "width": 0.6},
-        "showscale": first,
-        "colorbar": {
-            "orientation": "h",
-            "thickness": 8,
-            "len": 0.6,
-            "x": 0,
-            "xanchor": "left",
-            "y": 1.0,
-            "yanchor": "bottom",
-            "outlinewidth": 0,
-            "tickvals": np.log10(ticks).tolist(),
-            "ticktext": [
-                f"{number(t)} tokens" if i == 0 else number(t) for i, t in enumerate(ticks)
-            ],
-            "ticklabelposition": "outside top",
-        },
-    }
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": (parts.slot[keep] + 1).tolist(),
-        "base": _rounded(start[keep]),
-        "x": _rounded((end - start)[keep]),
-        "marker": marker,
-        "customdata": lengths.tolist(),
-        "hovertemplate": "%{customdata:,} tokens<extra>slot %{y}</extra>",
-    }
+    lengths = replay.work.output_tokens[parts.request]
+    fifth = np.searchsorted(ends, lengths)
+    data = []
+    for number, (name, colour) in enumerate(zip(_fifth_names(ends), LENGTHS, strict=True)):
+        own = keep & (fifth == number)
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": (parts.slot[own] + 1).tolist(),
+                "base": _rounded(start[own]),
+                "x": _rounded((end - start)[own]),
+                "marker": {"color": colour, "line": {"color": SURFACE, "width": 0.6}},
+                "customdata": lengths[own].tolist(),
+                "hovertemplate": "%{customdata:,} tokens<extra></extra>",
+            }
+        )
     used = int(parts.slot[keep].max(initial=0)) + 1
     return figure(
-        [bars],
+        data,
         x=_time(window, titled=False),
         y={
             "title": "slot",
@@ -135,8 +114,8 @@ def _slots(
             "showgrid": False,
             "automargin": False,
         },
-        height=(78 if first else 40) + 9 * used,
-        margin={"l": 46, "r": 12, "t": 44 if first else 6, "b": 30},
+        height=36 + 9 * used,
+        margin={"l": 46, "r": 12, "t": 4, "b": 28},
         barmode="overlay",
         bargap=0.12,
     )
@@ -166,7 +145,7 @@ def _waits(pictures: Mapping[Arm, Replay], shown: list[Arm], looks: Looks) -> Pa
         )
     drawn = figure(
         data,
-        x={"title": "length of the answer, tokens", "type": "log", "dtick": "D2"},
+        x={"title": "length of the answer, tokens", "type": "log", **_log_ticks(pictures)},
         y={"title": "mean wait, seconds", "rangemode": "tozero"},
         height=340,
     )
@@ -176,6 +155,12 @@ def _waits(pictures: Mapping[Arm, Replay], shown: list[Arm], looks: Looks) -> Pa
         "needs little waits little. The right end is what the longest answers pay."
     )
     return Panel("Who waits", caption, [Plot(drawn)], _legend(shown, looks))
+
+
+def _log_ticks(pictures: Mapping[Arm, Replay]) -> Figure:
+    most = int(pictures[FCFS].work.output_tokens.max())
+    ticks = [t * 10**power for power in range(7) for t in (1, 2, 5) if t * 10**power <= most]
+    return {"tickvals": ticks, "ticktext": [f"{t:,}" for t in ticks]}
 
 
 def _queue(
@@ -225,10 +210,14 @@ def _depth_at(replay: Replay, moments: FloatArray) -> FloatArray:
     return found.astype(np.float64)
 
 
-def _bounds(lengths: IntArray) -> tuple[float, float]:
-    """The lengths at which the colours end."""
-    low, high = np.quantile(lengths, [0.05, 0.95])
-    return float(max(low, 1)), float(max(high, 2 * max(low, 1)))
+def _fifths(lengths: IntArray) -> list[int]:
+    """The greatest lengths of the first four fifths."""
+    return [int(end) for end in np.quantile(lengths, [0.2, 0.4, 0.6, 0.8])]
+
+
+def _fifth_names(ends: list[int]) -> list[str]:
+    between = [f"{low + 1:,} to {high:,}" for low, high in itertools.pairwise(ends)]
+    return [f"up to {ends[0]:,} tokens", *between, f"more than {ends[-1]:,}"]
 
 
 def _time(window: tuple[float, float], *, titled: bool = True) -> Figure:

@@ -39,8 +39,8 @@ def _best(scores: Scores) -> Iterator[str]:
     """Who is best on the first split, there and on the others; and who is best on those."""
     found = _first(scores)
     shares = [
-        f"{percent(one.value)} of pairs right {_where(split)}{interval(one, percent)}"
-        for split in scores.splits
+        f"{percent(one.value)}{' of pairs right' * (not i)} {_where(split)}{interval(one, percent)}"
+        for i, split in enumerate(scores.splits)
         if (one := scores.get(found.predictor, PAIRS, split))
     ]
     verb = "orders" if len(scores.predictors) == 1 else "orders best:"
@@ -97,13 +97,13 @@ def _runner_up(scores: Scores) -> Iterator[str]:
         return
     if behind.high < 0:
         yield (
-            f"Its lead over {second.predictor} ({percent(second.value)}) is real: "
+            f"{best.predictor}'s lead over {second.predictor} ({percent(second.value)}) is real: "
             f"{-100 * behind.high:.0f} to {-100 * behind.low:.0f} points on the same rows."
         )
     else:
         yield (
-            f"These rows do not tell it from {second.predictor} ({percent(second.value)}): the "
-            "interval of the difference holds 0."
+            f"These rows do not tell {best.predictor} from {second.predictor} "
+            f"({percent(second.value)}): the interval of the difference holds 0."
         )
 
 

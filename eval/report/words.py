@@ -19,14 +19,17 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def change(ratio: float) -> str:
-    """A ratio as a change of the whole.
+    """A ratio as a change of the whole; small ones with a decimal.
 
-    >>> change(1.059), change(0.9999)
-    ('+6 %', '0 %')
+    >>> change(1.059), change(0.9877), change(0.9999)
+    ('+6 %', '\N{MINUS SIGN}1.2 %', '0 %')
     """
-    points = round(100 * (ratio - 1))
-    sign = MINUS if points < 0 else "+" if points else ""
-    return f"{sign}{abs(points)} %"
+    points = 100 * (ratio - 1)
+    digits = 0 if abs(points) >= 3 else 1
+    shown = f"{abs(points):.{digits}f}"
+    if float(shown) == 0:
+        return "0 %"
+    return f"{MINUS if points < 0 else '+'}{shown} %"
 
 
 def interval(result: Result | ReplayResult, shown: Callable[[float], str]) -> str:

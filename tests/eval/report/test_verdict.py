@@ -1,0 +1,142 @@
+"""Sentences of a comparison, from made-up scores: each claim and each refusal to claim."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from lengthpred.eval.compare import Comparison
+from lengthpred.eval.output import Result
+from lengthpred.eval.report.verdict import judge_comparison
+from tests.eval.cases import make_rows
+
+PAIRS, DIFFERENCE = "pairwise_accuracy", "pairwise_accuracy_vs_best"
+
+
+def scored(
+    predictor: str, value: float, split: str = "all", metric: str = PAIRS, half: float = 0.02
+) -> list[Result]:
+    """A score, and the tau without which nobody is listed."""
+    low, high = value - half, value + half
+    own = Result(predictor, split, None, metric, value, low, high, 100)
+    if metric != PAIRS:
+        return [own]
+    return [own, Result(predictor, split, None, "tau", 2 * value - 1, None, None, 100)]
+
+
+def behind(predictor: str, low: float, high: float, split: str = "all") -> Result:
+    return Result(predictor, split, None, DIFFERENCE, (low + high) / 2, low, high, 100)
+
+
+def cost(predictor: str, us: float, metric: str = "us_per_request_p50") -> Result:
+    return Result(predictor, "all", None, metric, us, None, None, 500)
+
+
+def judged(results: Sequence[Result], answer_s: float | None = None) -> list[str]:
+    rows = make_rows(20)
+    return judge_comparison(Comparison(list(results), [], rows, {}, {}), answer_s)
+
+
+GOOD = [
+    *scored("boosted", 0.79),
+    *scored("histogram", 0.7),
+    *scored("constant", 0.5),
+    *scored("prompt-length", 0.55),
+    behind("histogram", -0.12, -0.06),
+    behind("prompt-length", -0.28, -0.2),
+]
+
+
+def test_the_best_predictor_its_lead_and_the_control_below_it() -> None:
+    assert judged(GOOD) == [
+        "boosted orders best: 79 % of pairs right here (77 to 81 %); chance is 50 %.",
+        "The best simple control here, prompt-length, has 55 %, 20 to 28 points less.",
+        "boosted's lead over histogram (70 %) is real: 6 to 12 points on the same rows.",
+    ]
+
+
+def test_both_splits_stand_in_one_sentence() -> None:
+    said = judged([*scored("boosted", 0.79, "in"), *scored("boosted", 0.64, "ood")])
+    assert said[0] == (
+        "boosted orders 79 % of pairs right in distribution (77 to 81 %) and 64 % out of "
+        "distribution (62 to 66 %); chance is 50 %."
+    )
+
+
+@pytest.mark.parametrize(("high", "claim"), [(-0.01, "."), (0.01, ", by no more than chance")])
+def test_another_predictor_may_be_best_out_of_distribution(high: float, claim: str) -> None:
+    said = judged(
+        [
+            *scored("boosted", 0.79, "in"),
+            *scored("sqlm", 0.7, "in"),
+            *scored("boosted", 0.6, "ood"),
+            *scored("sqlm", 0.64, "ood"),
+            behind("boosted", -0.08, high, "ood"),
+        ]
+    )
+    assert f"Out of distribution sqlm does better with 64 % (62 to 66 %){claim}" in said[1]
+
+
+def test_a_lead_within_chance_is_none() -> None:
+    said = judged([*scored("a", 0.71), *scored("b", 0.7), behind("b", -0.03, 0.01)])
+    assert said[-1].startswith("These rows do not tell a from b (70 %): the interval")
+
+
+def test_a_lead_without_intervals_is_not_mentioned() -> None:
+    assert not any("lead" in one for one in judged([*scored("a", 0.71), *scored("b", 0.6)]))
+
+
+def test_a_control_that_is_as_good_is_said_plainly() -> None:
+    said = judged([*scored("boosted", 0.53), *scored("prompt-length", 0.56)])
+    assert said[1] == (
+        "No predictor orders better than prompt-length here: that control has 56 % of pairs "
+        "right, boosted 53 %."
+    )
+
+
+def test_a_control_within_chance_is_not_beaten() -> None:
+    results = [*scored("boosted", 0.57), *scored("prompt-length", 0.56)]
+    assert "do not tell boosted from it" in judged([*results, behind("prompt-length", -0.03, 0)])[1]
+    assert "without intervals that may be chance" in judged(results)[1]
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "said"),
+    [
+        (0.84, "boosted goes 85 % of the way there from chance."),
+        (0.75, "estimated from few samples; boosted reaches it."),
+        (0.5, "what can be known of these answers orders none of them."),
+    ],
+)
+def test_the_ceiling(ceiling: float, said: str) -> None:
+    assert judged([*GOOD, *scored("ceiling", ceiling)])[3].endswith(said)
+
+
+def test_a_ceiling_of_other_rows_is_no_measure() -> None:
+    few = Result("ceiling", "all", None, PAIRS, 0.84, 0.82, 0.86, 40)
+    assert judged([*GOOD, few])[3].endswith("40 of 100 rows that were answered several times.")
+
+
+def test_what_a_prediction_costs() -> None:
+    results = [*GOOD, cost("boosted", 330.0), cost("boosted", 1400.0, "us_per_request_p99")]
+    assert "takes 0.33 ms on one core (99 in 100 stay under 1.4 ms)" in judged(results)[3]
+    assert "at 20 ms a token" in judged(results)[3]
+    assert "3.30 %" not in judged(results, 0.01)[3]
+    assert "3 % of the 10 ms that a mean answer" in judged(results, 0.01)[3]
+
+
+def test_a_detector_at_chance_is_called_that() -> None:
+    good = scored("knn", 0.8, metric="auroc")
+    assert "with AUROC 0.80 (0.78 to 0.82); chance is 0.50" in judged([*GOOD, *good])[-1]
+    bad = scored("knn", 0.51, metric="auroc")
+    assert "no better than chance (AUROC 0.51)" in judged([*GOOD, *bad])[-1]
+
+
+def test_controls_alone_are_no_verdict() -> None:
+    assert judged(scored("constant", 0.5)) == [
+        "No predictor was compared: these are the controls alone."
+    ]
+
+
+def test_every_number_of_a_sentence_is_finite() -> None:
+    assert np.all(["nan" not in one and "inf" not in one for one in judged(GOOD)])
