@@ -14,22 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from lengthpred.base import FloatArray
 from lengthpred.errors import require
-from lengthpred.eval.replay.arrivals import recorded
 from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.measures import measure_replay
 from lengthpred.eval.replay.order import Order
-from lengthpred.eval.replay.workload import Engine, Workload
 from lengthpred.metrics import tau
 from lengthpred.ordering import EPOCH_S, OrderingSettings, priority
+from tests.benchmarks.traces import Recorded, read_traces
 
 BOUNDS_S = (10, 30, 60, 120, 300, 600, 1200, 1800, 2400, 3600, 7200)
 LOADS = (0.95, 1.1, 1.3)
 REQUESTS = 4000
-LONGEST = 32_000  # tokens of a request, in and out
 NOISE = 0.9  # standard deviation of the logarithm: a tau of about 0.5
 KEPT = 0.95
 
@@ -40,15 +36,7 @@ def main() -> None:
     parser.add_argument("traces", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    found = []
-    for path in sorted(asked.traces.glob("*.parquet")):
-        names = set(pq.read_schema(path).names)
-        if not {"arrival_s", "input_tokens", "output_tokens"} <= names or "session_id" in names:
-            continue
-        table = pq.read_table(path, columns=["arrival_s", "input_tokens", "output_tokens"])
-        if not table.column("arrival_s").null_count:
-            columns = [column.to_numpy().astype(np.float64) for column in table.columns]
-            found += _sweep(path.stem, *columns)
+    found = [line for trace in read_traces(asked.traces, REQUESTS) for line in _sweep(trace)]
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "aging.json").write_text(json.dumps(found, indent=1))
     _tell(found, asked.out)
@@ -101,20 +89,12 @@ def _tell(found: list[dict[str, Any]], out: Path) -> None:
     figure.write_html(out / "aging.html", include_plotlyjs=True, config={"displayModeBar": False})
 
 
-def _sweep(
-    name: str, arrival_s: FloatArray, prompts: FloatArray, outputs: FloatArray
-) -> list[dict[str, Any]]:
-    fits = (prompts + outputs <= LONGEST) & (outputs >= 1) & (prompts >= 1)
-    order = np.argsort(arrival_s[fits], kind="stable")[:REQUESTS]
-    times, prompt, output = (x[fits][order] for x in (arrival_s, prompts, outputs))
-    tokens = prompt.astype(np.int64), output.astype(np.int64)
-    engine = Engine(kv_tokens=max(219_000, int(64 * tokens[0].mean())))
-    at_once = Workload(np.zeros(len(prompt)), *tokens)
-    most = len(prompt) / replay_continuous(at_once, Order(np.arange(len(prompt))), engine).busy_s
+def _sweep(trace: Recorded) -> list[dict[str, Any]]:
+    output = trace.work.output_tokens.astype(np.float64)
     noisy = output * np.exp(np.random.default_rng(0).normal(0, NOISE, len(output)))
-    lines = []
+    engine, lines = trace.engine, []
     for load in LOADS:
-        work = Workload(recorded(times, load * most), *tokens)
+        work = trace.at(load)
         plain = measure_replay(work, replay_continuous(work, Order(np.arange(len(work))), engine))
         for predictor, guess in (("oracle", output), ("noisy", noisy)):
             latency = {}
@@ -134,7 +114,7 @@ def _sweep(
             enough = next((b for b in BOUNDS_S if kept[str(b)] >= KEPT), None)
             lines.append(
                 {
-                    "trace": name,
+                    "trace": trace.name,
                     "load": load,
                     "predictor": predictor,
                     "tau": tau(guess, output),
@@ -147,7 +127,7 @@ def _sweep(
                 }
             )
             print(
-                f"{name:36} load {load:.2f} {predictor:7} tau {tau(guess, output):.2f} queue "
+                f"{trace.name:36} load {load:.2f} {predictor:7} tau {tau(guess, output):.2f} queue "
                 f"{plain['mean_queue_depth']:6.0f} wait {plain['mean_ttft_ms'] / 1e3:6.1f} s "
                 f"gain {gain:6.1%} needs {enough} s",
                 flush=True,
