@@ -38,8 +38,6 @@ def main() -> None:
 
 
 def _latency(work: Workload, keys: npt.ArrayLike, engine: Engine) -> float:
-    work: Workload, keys: "np.ndarray[tuple[int], np.dtype[np.float64]]", engine: Engine
-) -> float:
     trace = replay_continuous(work, Order(np.asarray(keys).astype(np.int64)), engine)
     return float((trace.finish_s - work.arrival_s).mean())
 
