@@ -140,8 +140,8 @@ def _worth(replays: Replays, shown: Sequence[Scenario], policy: str) -> str:
         )
     if not beyond:
         return (
-            f"Its gain in {name} is not distinguishable from that of {control_of(policy).policy}, "
-            "which needs no predictor."
+            f"In {name}, {order} by a predictor does not gain more than "
+            f"{control_of(policy).policy}, which needs none."
         )
     price = [
         NAMES[other]

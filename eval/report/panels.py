@@ -127,15 +127,18 @@ def number_of_plots(parts: Iterable[object]) -> int:
 
 def mark(look: Look) -> str:
     """The line and symbol of a look, for a legend."""
-    shape = SHAPES.get(look.symbol, OPEN)
-    if look.dash != "none":
+    shape, left, width = SHAPES.get(look.symbol, OPEN), 0, 28
+    if look.dash == "none":
+        shape, left, width = "<rect x='8' y='0' width='12' height='12' rx='2'/>", 8, 12
+    else:
         shape = (
             "<line x1='0' x2='28' y1='6' y2='6' stroke='currentColor' stroke-width='2' "
             f"stroke-dasharray='{DASHES.get(look.dash, '')}'/>{shape}"
         )
     return (
-        f"<svg class='mark' data-colour='{look.colour}' style='color:{look.colour}' width='28' "
-        f"height='12' viewBox='0 0 28 12' aria-hidden='true' fill='currentColor'>{shape}</svg>"
+        f"<svg class='mark' data-colour='{look.colour}' style='color:{look.colour}' "
+        f"width='{width}' height='12' viewBox='{left} 0 {width} 12' aria-hidden='true' "
+        f"fill='currentColor'>{shape}</svg>"
     )
 
 

@@ -6,7 +6,7 @@ from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.report.gains import control_of, policy_name
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.panels import Panel, Plot
-from lengthpred.eval.report.tables import scenario_name
+from lengthpred.eval.report.tables import arrivals_name, scenario_name
 from lengthpred.eval.report.theme import MUTED, Figure, Look, Looks, bars, figure
 from lengthpred.eval.report.words import change
 from lengthpred.eval.simulate import ReplayResult
@@ -77,7 +77,9 @@ def _sweep(
             Plot(figure(data, x=axis, y=PERCENT, height=270, shapes=[_no_change("y")]), name)
         )
     first = swept[0]
-    parts = [first.arrivals] + ([f"OOD ratio {first.ood_ratio:.0%}"] if first.ood_ratio else [])
+    parts = [arrivals_name(first.arrivals)] + (
+        [f"OOD ratio {first.ood_ratio:.0%}"] if first.ood_ratio else []
+    )
     where = f"{policy_name(policy).capitalize()}, by load ({', '.join(parts)})"
     return Panel(where, SO_MUCH + LOAD * by_load, plots, _legend(arms, looks))
 
@@ -101,7 +103,7 @@ def _single(
         height = 70 + 30 * len(arms)
         drawn = figure(
             data,
-            x=PERCENT | {"nticks": 5, "tickangle": 0},
+            x=PERCENT | {"nticks": 4, "tickangle": 0},
             y=axis,
             height=height,
             shapes=[_no_change("x")],

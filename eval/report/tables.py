@@ -8,7 +8,7 @@ from lengthpred.eval.report.panels import Table
 from lengthpred.eval.report.words import change, duration, interval, number, percent
 from lengthpred.eval.simulate import ReplayResult
 
-__all__ = ["described", "scenario_name", "score_tables", "simulation_tables"]
+__all__ = ["arrivals_name", "described", "scenario_name", "score_tables", "simulation_tables"]
 
 Shown = Callable[[float], str]
 TWO: Shown = "{:.2f}".format
@@ -37,7 +37,12 @@ MEASURES: tuple[tuple[str, str, Shown], ...] = (
     ("mean_queue_depth", "queue", number),
     ("preemptions", "preempted", number),
 )
-ARRIVALS = {"burst": "all at once", "trace": "as recorded"}
+ARRIVALS = {
+    "burst": "all at once",
+    "poisson": "Poisson arrivals",
+    "bursty": "bursty arrivals",
+    "trace": "as recorded",
+}
 
 
 def score_tables(scores: Scores) -> Iterator[Table]:
@@ -105,14 +110,18 @@ def simulation_tables(replays: Replays) -> Iterator[Table]:
 
 def scenario_name(at: Scenario) -> str:
     """How requests came, in words."""
-    parts = [ARRIVALS.get(at.arrivals, at.arrivals)]
+    parts = [arrivals_name(at.arrivals)]
     if at.load is not None:
-        parts.append(f"at {percent(at.load)} of capacity")
+        parts.append(f"{percent(at.load)} of capacity")
     elif at.rate is not None:
         parts.append(f"{number(at.rate)} a second")
     if at.ood_ratio is not None:
         parts.append(f"{percent(at.ood_ratio)} out of distribution")
     return ", ".join(parts)
+
+
+def arrivals_name(kind: str) -> str:
+    return ARRIVALS.get(kind, kind)
 
 
 def described(result: ReplayResult) -> str:

@@ -52,7 +52,7 @@ DARK = {
     FCFS: "#c3cbd3",
     SIMPLE_GREY: "#8d98a3",
     KNOWING_GREY: "#78838e",
-    **dict(zip(LENGTHS, ("#1f2e3b", "#24506f", "#2f7fb3", "#6cbcf0", "#d6eeff"), strict=True)),
+    **dict(zip(LENGTHS, ("#2a4256", "#2d5f84", "#3787bd", "#6cbcf0", "#d6eeff"), strict=True)),
 }
 
 

@@ -8,6 +8,7 @@ from lengthpred.eval.report.gains import judge_simulation
 from lengthpred.eval.simulate import ReplayResult, Simulation
 
 FCFS, OWN, ORACLE, PROMPT = Arm("fcfs"), Arm("sjf", "own"), Arm("sjf", "oracle"), Arm("prompt-sjf")
+MINUS = "\N{MINUS SIGN}"
 MEASURES = ("mean_e2el_ms", "total_token_throughput", "mean_e2el_ms_longest_tenth")
 
 
@@ -53,10 +54,9 @@ GAIN = {
 
 def test_a_gain_stands_beside_the_oracle_and_its_price() -> None:
     assert judged(At(1.1, 40, GAIN, half=0.009)) == [
-        "With a queue of 40 waiting on average (poisson, at 110 % of capacity), shortest first by "
-        "own: mean latency \N{MINUS SIGN}18 % (\N{MINUS SIGN}19 to \N{MINUS SIGN}17 %; the oracle "
-        "\N{MINUS SIGN}35 %), tokens/s unchanged and the longest tenth's latency +6 % (+5 to "
-        "+7 %).",
+        "With a queue of 40 waiting on average (Poisson arrivals, 110 % of capacity), shortest "
+        f"first by own: mean latency {MINUS}18 % ({MINUS}19 to {MINUS}17 %; the oracle {MINUS}35 "
+        "%), tokens/s unchanged and the longest tenth's latency +6 % (+5 to +7 %).",
         "For mean latency, shortest first by own is worth it where requests queue; the price is "
         "the longest tenth's latency.",
     ]
@@ -65,16 +65,16 @@ def test_a_gain_stands_beside_the_oracle_and_its_price() -> None:
 def test_with_no_queue_no_order_helps() -> None:
     quiet = At(0.7, 0.1, {OWN: (1, 1, 1), ORACLE: (0.999, 1, 1), PROMPT: (1, 1, 1)})
     assert judged(quiet) == [
-        "With hardly a queue (poisson, at 70 % of capacity: at most 0.10 waiting on average) no "
-        "order helps."
+        "With hardly a queue (Poisson arrivals, 70 % of capacity: at most 0.10 waiting on average) "
+        "no order helps."
     ]
     some = At(0.7, 0.1, {OWN: (1, 1, 1), ORACLE: (0.95, 1, 1), PROMPT: (1, 1, 1)})
-    assert judged(some)[0].endswith("even the oracle gains little: \N{MINUS SIGN}5 %.")
+    assert judged(some)[0].endswith(f"even the oracle gains little: {MINUS}5 %.")
 
 
 def test_an_interval_that_holds_no_effect_says_so() -> None:
     said = judged(At(1.1, 40, GAIN | {OWN: (0.98, 1.0, 1.0)}, half=0.03))
-    assert "(\N{MINUS SIGN}5 to +1.0 %, which includes no effect; the oracle" in said[0]
+    assert f"({MINUS}5 to +1.0 %, which includes no effect; the oracle" in said[0]
     assert said[1] == "No gain in mean latency from shortest first by a predictor is more than " + (
         "chance here."
     )
@@ -82,7 +82,7 @@ def test_an_interval_that_holds_no_effect_says_so() -> None:
 
 def test_what_prompt_length_gives_for_free_is_no_gain_of_a_predictor() -> None:
     said = judged(At(1.1, 40, GAIN | {PROMPT: (0.81, 1.0, 1.0)}))
-    assert "not distinguishable from that of prompt-sjf" in said[-1]
+    assert "does not gain more than prompt-sjf" in said[-1]
     said = judged(At(1.1, 40, GAIN | {PROMPT: (0.7, 1.0, 1.0)}))
     assert said[-1] == (
         "prompt-sjf, which needs no predictor, gains more mean latency than shortest first by any "

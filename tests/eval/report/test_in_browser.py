@@ -1,0 +1,98 @@
+"""The report in a real browser: it draws, says no error, loads nothing, and fits a phone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lengthpred.eval.compare import Comparison
+from lengthpred.eval.report import write_report
+from lengthpred.eval.simulate import Simulation
+from tests.browser import Page, find_chromium, open_page
+
+BROWSER = find_chromium()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH"),
+]
+
+DRAWN = "document.documentElement.dataset.drawn === 'yes'"
+EMPTY_PLOTS = """
+[...document.querySelectorAll(".plot")].filter((plot) => {
+  const marks = plot.querySelectorAll(".point path, path.point, .points path, path.js-line");
+  const seen = [...marks].filter((mark) => (mark.getAttribute("d") || "").length > 8);
+  return !plot.classList.contains("js-plotly-plot") || seen.length === 0;
+}).map((plot) => plot.getAttribute("aria-label").slice(0, 80))
+"""
+TITLE_COLOURS = """
+[...new Set([...document.querySelectorAll(".plot .xtitle")].map((t) => getComputedStyle(t).fill))]
+"""
+
+
+@pytest.fixture(scope="module")
+def report(
+    tmp_path_factory: pytest.TempPathFactory, comparison: Comparison, simulation: Simulation
+) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return write_report(path, comparison=comparison, simulation=simulation, title="A report")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with open_page(BROWSER or "") as opened:
+        yield opened
+
+
+def troubles(page: Page) -> list[str]:
+    """All that the page complained of."""
+    said = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+    return [str(event["params"])[:400] for event in page.events if event.get("method") in said]
+
+
+def requested(page: Page) -> list[str]:
+    sent = "Network.requestWillBeSent"
+    return [e["params"]["request"]["url"] for e in page.events if e.get("method") == sent]
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_all_plots_are_drawn_without_a_word_and_without_network(
+    page: Page, report: Path, width: int
+) -> None:
+    page.events.clear()
+    page.show(report, width=width)
+    page.wait_for(DRAWN)
+    assert page.run("document.querySelectorAll('.plot').length") > 15
+    assert page.run(EMPTY_PLOTS) == []
+    assert troubles(page) == []
+    assert [url for url in requested(page) if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert requested(page), "the browser reports what it loads"
+    assert page.run("document.scrollingElement.scrollWidth") <= width
+
+
+def test_the_plots_follow_the_scheme_of_the_system_and_the_button(page: Page, report: Path) -> None:
+    page.show(report, width=800, dark=True)
+    page.wait_for(DRAWN)
+    dark = page.run(TITLE_COLOURS)
+    ground = page.run("getComputedStyle(document.body).backgroundColor")
+    page.prefer(dark=False)
+    page.wait_for(f"JSON.stringify({TITLE_COLOURS}) !== '{_json(dark)}'")
+    light = page.run(TITLE_COLOURS)
+    assert len(dark) == len(light) == 1
+    assert ground != page.run("getComputedStyle(document.body).backgroundColor")
+    page.run("document.querySelector('.theme').click()")
+    page.wait_for(f"JSON.stringify({TITLE_COLOURS}) === '{_json(dark)}'")
+
+
+def test_a_name_in_the_legend_hides_its_marks(page: Page, report: Path) -> None:
+    page.events.clear()
+    page.show(report, width=800)
+    page.wait_for(DRAWN)
+    lines = "document.querySelectorAll('#accuracy .panel:nth-of-type(2) .scatter').length"
+    before = page.run(lines)
+    page.run("document.querySelector('#accuracy .panel:nth-of-type(2) .legend button').click()")
+    page.wait_for(f"{lines} === {before - 1}")
+    assert troubles(page) == []
+
+
+def _json(values: list[str]) -> str:
+    return "[" + ",".join(f'"{value}"' for value in values) + "]"
