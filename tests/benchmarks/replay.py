@@ -10,10 +10,12 @@ import time
 
 import numpy as np
 
+from lengthpred import LengthDistribution, LengthGrid, Request
 from lengthpred.base import IntArray
 from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.workload import Engine, Workload
+from lengthpred.ordering import EPOCH_S, cost, priority
 
 LIMIT_S = 60.0
 ROOM = 60_000  # KV tokens where there are too few
@@ -32,20 +34,29 @@ def main() -> None:
     capacity = n / float(_replay("all at once, shortest first", once, shortest, engine))
     near = Workload(np.cumsum(rng.exponential(1 / (0.95 * capacity), n)), prompts, outputs)
     _replay("Poisson at 95 %, shortest first", near, shortest, engine)
-    _replay("Poisson at 95 %, remaining time", near, _remaining(outputs), engine)
+    _replay("Poisson at 95 %, remaining time", near, _remaining(near), engine)
     poor = Engine(kv_tokens=ROOM)
     _replay("all at once, little KV room", once, Order(np.arange(n)), poor)
     bare = Engine(kv_tokens=ROOM, watermark=0)
     _replay("the same without a watermark", once, Order(np.arange(n)), bare)
-    _replay("the same by remaining time", once, _remaining(outputs), bare)
+    _replay("the same by remaining time", once, _remaining(once), bare)
 
 
-def _remaining(outputs: IntArray) -> Order:
-    def left(numbers: IntArray, written: IntArray) -> IntArray:
-        more: IntArray = outputs[numbers] - written
-        return more
+def _remaining(work: Workload) -> Order:
+    """The srpt policy, with whole distributions around the truth."""
+    rng, grid = np.random.default_rng(1), LengthGrid()
+    requests = [Request(prompt_tokens=int(tokens)) for tokens in work.prompt_tokens]
+    guess = work.output_tokens[:, None] * rng.lognormal(0, 0.5, (1, 9))
+    known = LengthDistribution.from_samples(grid, list(guess))
 
-    return Order(outputs, with_progress=left, preempts=True)
+    def keys(numbers: IntArray, written: IntArray) -> IntArray:
+        asked = [requests[i] for i in numbers]
+        return priority(
+            cost("srpt", known[numbers], asked, written), work.arrival_s[numbers] + EPOCH_S
+        )
+
+    every = np.arange(len(work))
+    return Order(keys(every, np.zeros_like(every)), with_progress=keys, preempts=True)
 
 
 def _replay(name: str, work: Workload, order: Order, engine: Engine) -> float:
