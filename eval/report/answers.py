@@ -184,7 +184,7 @@ def worst_misses(comparison: Comparison, name: str, *, prompts: bool) -> Table:
         + (" A + marks an answer that a limit stopped." if rows.truth_censored.any() else "")
     )
     texts = tuple(range(4, len(head)))
-    return Table(f"Worst misses of {name}", caption, head, body, texts=texts)
+    return Table(f"Worst misses of {name}", caption, head, body, texts=texts, stacked=True)
 
 
 def _chance(answers: Answers, row: int, *, above: bool) -> str:

@@ -66,9 +66,10 @@ class Panel:
 class Table:
     """A table in a box of its own that scrolls. Cells are texts, or (text, smaller text below).
 
-    strong  the cells that stand out, as (row, column)
-    texts   columns that are read rather than compared, and stand on the left
-    folded  only the title shows until it is asked for
+    strong   the cells that stand out, as (row, column)
+    texts    columns that are read rather than compared, and stand on the left
+    folded   only the title shows until it is asked for
+    stacked  on a phone the cells of a row stand below each other
     """
 
     title: str
@@ -78,6 +79,7 @@ class Table:
     strong: frozenset[tuple[int, int]] = frozenset()
     texts: Sequence[int] = (0,)
     folded: bool = False
+    stacked: bool = False
 
     def html(self) -> str:
         head = "".join(
@@ -88,10 +90,10 @@ class Table:
             "<tr>" + "".join(self._cell(i, j, cell) for j, cell in enumerate(row)) + "</tr>"
             for i, row in enumerate(self.rows)
         )
-        title = flowing(self.title)
+        title, kind = flowing(self.title), " class='stack'" if self.stacked else ""
         content = (
             f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(self.title)}'>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
             f"<p class='caption'>{flowing(self.caption)}</p>"
         )
         if self.folded:
@@ -106,7 +108,8 @@ class Table:
         if below:
             shown += f"<small>{flowing(below)}</small>"
         tag = "th scope='row'" if column == 0 else "td"
-        return f"<{tag}{self._class(column)}>{shown}</{tag[:2]}>"
+        head = f" data-head='{escape(self.head[column])}'" if self.stacked else ""
+        return f"<{tag}{self._class(column)}{head}>{shown}</{tag[:2]}>"
 
     def _class(self, column: int) -> str:
         return " class='text'" if column in self.texts else ""

@@ -72,11 +72,15 @@ dt{color:var(--muted)}
 dd{margin:0;overflow-wrap:anywhere}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85em}
 li{margin-bottom:.35em}
-ul{padding-left:1.2em}
+ul{padding-left:1.2em;margin-top:0}
 @media (max-width:560px){
 main{padding:20px 12px 48px}h1{font-size:1.35rem}h2{margin-top:40px}
 .panel{padding:14px 12px 12px}.scroll{margin:0 -12px;padding:0 12px}
 .verdict{padding-left:14px}.verdict p:first-of-type{font-size:1.08rem}
+.stack thead{display:none}.stack tr{display:flex;flex-wrap:wrap;gap:2px 16px;padding:8px 0;
+border-bottom:1px solid var(--line)}.stack tr>*{border:0;padding:0}
+.stack tr>*::before{content:attr(data-head)" ";color:var(--muted);font-size:.75rem}
+.stack small{display:inline;margin-left:.4em}.stack tr>.text:last-child{min-width:100%}
 dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:8px}}
 @media print{.theme,nav{display:none}.panel{break-inside:avoid}}
 """

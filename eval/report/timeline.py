@@ -46,7 +46,7 @@ def replay_panels(
         return
     window = _busy(pictures[FCFS])
     yield _timeline(pictures, arm, window, looks, scenario_name(at))
-    yield stories(pictures, [FCFS, arm])
+    yield stories(pictures, [FCFS, arm], window)
     yield waits(pictures, shown, looks)
     yield _queue(pictures, shown, window, looks)
 

@@ -29,19 +29,23 @@ PARTS = 10  # of the requests, by the length of their answers
 STORIES = 40
 
 
-def stories(pictures: Mapping[Arm, Replay], arms: Sequence[Arm]) -> Panel:
-    """Some requests from short to long answers, each waiting and then being written."""
-    lengths = pictures[FCFS].work.output_tokens
-    by_length = np.argsort(lengths, kind="stable")
-    places = np.linspace(0, len(lengths) - 1, min(STORIES, len(lengths))).astype(np.int64)
-    told, ends = by_length[places], fifths(lengths)
+def stories(
+    pictures: Mapping[Arm, Replay], arms: Sequence[Arm], window: tuple[float, float]
+) -> Panel:
+    """Some requests that came in a window, from short to long answers: waiting, then written."""
+    work = pictures[FCFS].work
+    came = np.flatnonzero((work.arrival_s >= window[0]) & (work.arrival_s <= window[1]))
+    by_length = came[np.argsort(work.output_tokens[came], kind="stable")]
+    places = np.linspace(0, len(came) - 1, min(STORIES, len(came))).astype(np.int64)
+    told, ends = by_length[places], fifths(work.output_tokens)
     finishes = [(pictures[a].trace.finish_s - pictures[a].work.arrival_s)[told] for a in arms]
     most = 1.02 * max(float(finish.max()) for finish in finishes)
     plots = [Plot(_lives(pictures[arm], told, ends, most), name_of(arm)) for arm in arms]
     caption = (
-        f"{len(told)} of the requests, from the shortest answer at the top to the longest; the "
-        "same ones in both. Grey is waiting, colour is writing. First come, first served lets "
-        "short answers wait as long as long ones: that is what an order by length is to mend."
+        f"{len(told)} of the {len(came):,} requests that came in these seconds, from the shortest "
+        "answer at the top to the longest; the same ones in both. Grey is waiting, colour is "
+        "writing. First come, first served lets short answers wait as long as long ones: that is "
+        "what an order by length is to mend."
     )
     legend = [("waiting", Look(MUTED, "square", "none")), *legend_of_lengths(ends)]
     return Panel("Waiting and writing", caption, plots, legend)
@@ -78,6 +82,7 @@ def _lives(replay: Replay, told: IntArray, ends: list[int], most: float) -> Figu
             "title": "long answers \N{LEFTWARDS ARROW} short answers",
             "range": [len(told) - 0.4, -0.6],
             "showticklabels": False,
+            "ticks": "",
             "showgrid": False,
         },
         height=60 + 9 * len(told),

@@ -25,11 +25,20 @@ class At:
         kind = "burst" if self.load is None else "poisson"
 
         def of(arm: Arm, metric: str, value: float, half: float | None) -> ReplayResult:
-            bounds = (None, None) if half is None else (value - half, value + half)
             return ReplayResult(
-                "continuous", arm.policy, arm.predictor, kind, self.load, self.load, None, metric,
-                value, *bounds, 5,
-            )  # fmt: skip
+                engine="continuous",
+                policy=arm.policy,
+                predictor=arm.predictor,
+                arrivals=kind,
+                load=self.load,
+                rate=self.load,
+                ood_ratio=None,
+                metric=metric,
+                value=value,
+                low=None if half is None else value - half,
+                high=None if half is None else value + half,
+                n=5,
+            )
 
         found = [of(FCFS, "mean_queue_depth", self.queue, None)]
         for arm, changes in self.changes.items():
