@@ -21,13 +21,11 @@ def replay_batches(
 ) -> Trace:
     """Run all requests in batches of up to `engine.slots`; `slice_tokens` None for gangs.
 
-    A request's KV room is set aside up to where it will stand at the end of its batch, as if that
-    were known: the best case for such a system. Answers are given out at the end of their batch.
-    The watermark has no meaning here. Raises SettingsError for a request that can never fit.
+    Answers are given out at the end of their batch. The size of a batch is its only limit: the
+    engine's KV room and watermark have no meaning here.
     """
     if slice_tokens is not None and slice_tokens < 1:
         raise SettingsError(f"a slice must have 1 token or more, not {slice_tokens}")
-    engine.check(work)
     queue, ledger = Queue(work, order), Ledger(len(work))
     prompt, output = work.prompt_tokens, work.output_tokens
     written = np.zeros(len(work), np.int64)
@@ -38,8 +36,9 @@ def replay_batches(
             now = queue.next_event()
             continue
         most = slice_tokens or int(output.max())
-        batch = _gather(queue, engine, prompt + written, np.minimum(output - written, most), now)
-        for request in batch.tolist():
+        first = [queue.pop(now) for _ in range(min(queue.depth, engine.slots))]
+        batch = np.array(first, np.int64)
+        for request in first:
             ledger.start(request, now)
         writes = np.minimum(output[batch] - written[batch], most)
         began = now
@@ -47,7 +46,7 @@ def replay_batches(
         fresh = batch[written[batch] == 0]
         ledger.first_token[fresh] = now
         written[batch] += writes
-        for slot, request in enumerate(batch.tolist()):
+        for slot, request in enumerate(first):
             ledger.segment(request, slot, began, now)
             if written[request] == output[request]:
                 ledger.finish(request, now)
@@ -60,18 +59,6 @@ def replay_batches(
                     queue.rekey(request, int(key[0]))
                 queue.push(request, now)
     return ledger.trace(*queue.depths())
-
-
-def _gather(queue: Queue, engine: Engine, held: IntArray, writes: IntArray, now: float) -> IntArray:
-    """The next batch: those first in line that fit together."""
-    batch: list[int] = []
-    room = engine.blocks
-    while len(batch) < engine.slots and (request := queue.first()) is not None:
-        room -= -(-int(held[request] + writes[request]) // engine.block_size)
-        if room < 0 and batch:
-            break
-        batch.append(queue.pop(now))
-    return np.array(batch, np.int64)
 
 
 def _run(engine: Engine, ledger: Ledger, prompts: IntArray, writes: IntArray, now: float) -> float:

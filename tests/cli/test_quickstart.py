@@ -34,7 +34,7 @@ def test_from_nothing_to_predictions(tmp_path: Path) -> None:
     assert seconds < LIMIT_S
     for kind in KINDS:
         assert (out / kind / "manifest.json").is_file() and kind in said
-    for name in ("eval.json", "eval.csv", "tau-by-ood-ratio.html"):
+    for name in ("eval.json", "eval.csv", "simulate.json", "report.html"):
         assert (out / name).stat().st_size > 1000 and str(out / name) in said
     first = numbers(out)
     rows = {(row["predictor"], row["metric"]) for row in first}
