@@ -1,5 +1,6 @@
 """Plots of a comparison: who orders best, at what cost, and on which requests."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from lengthpred.eval.ceiling import CEILING
@@ -123,10 +124,15 @@ def _front(points: Sequence[tuple[str, float, float]]) -> Figure:
 
 
 def _time_ticks(scores: Scores, names: Sequence[str]) -> Figure:
+    """A range with room on both sides, and more ticks where it is short."""
     costs = [_cost(scores, name) for name in names]
-    ticks = [10.0**power * step for power in range(-1, 8) for step in (1, 3)]
-    shown = [t for t in ticks if min(costs) / 4 < t < max(costs) * 4]
-    return {"tickvals": shown, "ticktext": [duration(t / 1e6) for t in shown]}
+    low, high = min(costs) / 2, max(costs) * 2
+    steps = (1, 2, 5) if high < 100 * low else (1, 3) if high < 10_000 * low else (1,)
+    ticks = [10.0**power * step for power in range(-2, 9) for step in steps]
+    shown = [t for t in ticks if low <= t <= high]
+    names_of_ticks = [duration(t / 1e6) for t in shown]
+    ends = [math.log10(low), math.log10(high)]
+    return {"range": ends, "tickvals": shown, "ticktext": names_of_ticks}
 
 
 def _ceiling_lines(scores: Scores, split: str) -> tuple[Figure, str]:

@@ -16,6 +16,8 @@ NAMES = {
     THROUGHPUT: "tokens/s",
     "mean_e2el_ms_longest_tenth": "the longest tenth's latency",
 }
+PRICES = {**NAMES, "p99_e2el_ms": "p99 latency"}
+"""What a gain may cost."""
 POLICY_NAMES = {"sjf": "shortest first", "longest-first": "longest first"}
 EMPTY = 2.0  # a queue in which fewer wait on average
 
@@ -133,31 +135,28 @@ def _worth(replays: Replays, shown: Sequence[Scenario], policy: str) -> str:
     if not gains:
         return f"No gain in {name} from {order} by a predictor is more than chance here."
     beyond = [at for at in gains if _beyond_control(replays, at, policy, wanted) > 0]
+    control = control_of(policy).policy
     if not beyond and all(_beyond_control(replays, at, policy, wanted) < 0 for at in gains):
-        return (
-            f"{control_of(policy).policy}, which needs no predictor, gains more {name} than "
-            f"{order} by any predictor."
-        )
+        return f"{control}, which needs no predictor, does more for {name} than {order} by any."
     if not beyond:
-        return (
-            f"In {name}, {order} by a predictor does not gain more than "
-            f"{control_of(policy).policy}, which needs none."
-        )
+        return f"For {name}, {order} by a predictor does no more than {control}, which needs none."
     price = [
-        NAMES[other]
-        for other in NAMES
-        if other != goal
-        and any(
-            _sign(_of(replays, at, policy, other)) == (-1 if other == THROUGHPUT else 1)
-            and abs(_of(replays, at, policy, other).value - 1) >= 0.01
-            for at in beyond
-        )
+        PRICES[other]
+        for other in PRICES
+        if other != goal and any(_suffers(replays, at, policy, other) for at in beyond)
     ]
     predictors = listed(
         list(dict.fromkeys(str(best_arm(replays, at, policy).predictor) for at in beyond))
     )
     cost = f"; the price is {listed(price)}" if price else ""
     return f"For {name}, {order} by {predictors} is worth it where requests queue{cost}."
+
+
+def _suffers(replays: Replays, at: Scenario, policy: str, metric: str) -> bool:
+    """Whether a measure gets worse by 1 % or more, and by more than chance."""
+    found = replays.get(at, best_arm(replays, at, policy), f"{metric}_vs_fcfs")
+    worse = -1 if metric == THROUGHPUT else 1
+    return found is not None and _sign(found) == worse and abs(found.value - 1) >= 0.01
 
 
 def _of(replays: Replays, at: Scenario, policy: str, metric: str) -> ReplayResult:

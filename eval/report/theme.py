@@ -36,8 +36,8 @@ Figure = dict[str, Any]
 TEXT, MUTED, GRID, SURFACE = "#1d242b", "#5c6773", "#e4e7ea", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#00875f", "#a8478a", "#8f6a00", "#3d5ac8")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
-FCFS, SIMPLE_GREY, KNOWING_GREY = "#4a545e", "#7b8691", "#96a0aa"
-LENGTHS = ("#dceaf4", "#9cc4e0", "#4c93c4", "#12639c", "#0a3252")
+FCFS, SIMPLE_GREY, KNOWING_GREY = "#4a545e", "#7b8691", "#848f9a"
+LENGTHS = ("#bcd7ea", "#86b5d8", "#4489bd", "#12639c", "#0a3252")
 """From short answers to long ones."""
 DARK = {
     TEXT: "#e4e8ec",

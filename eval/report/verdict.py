@@ -25,9 +25,12 @@ def judge_comparison(comparison: Comparison, answer_s: float | None = None) -> l
     if not scores.predictors or not scores.splits:
         return ["No predictor was compared: these are the controls alone.", *_detectors(scores)]
     tokens = float(comparison.rows.lengths.mean())
+    first, control = _first(scores), scores.best(PAIRS, scores.splits[0], SIMPLE)
+    leading = [*_best(scores), *_simple(scores)]
+    if control and control.value >= first.value:
+        leading = [*_simple(scores), *_best(scores)]
     return [
-        *_best(scores),
-        *_simple(scores),
+        *leading,
         *_runner_up(scores),
         *_ceiling(scores),
         *_cost(scores, tokens, answer_s),
@@ -43,8 +46,8 @@ def _best(scores: Scores) -> Iterator[str]:
         for i, split in enumerate(scores.splits)
         if (one := scores.get(found.predictor, PAIRS, split))
     ]
-    verb = "orders" if len(scores.predictors) == 1 else "orders best:"
-    yield f"{found.predictor} {verb} {listed(shares)}; chance is {percent(CHANCE)}."
+    best = "" if len(scores.predictors) == 1 else " is the best predictor: it"
+    yield f"{found.predictor}{best} orders {listed(shares)}; chance is {percent(CHANCE)}."
     for split in scores.splits[1:]:
         other = scores.best(PAIRS, split, scores.predictors)
         if other and other.predictor != found.predictor:
@@ -59,30 +62,30 @@ def _best(scores: Scores) -> Iterator[str]:
 
 def _simple(scores: Scores) -> Iterator[str]:
     """The best predictor of each split against the best control that knows nothing of answers."""
+    below: dict[str, list[str]] = {}
+    above: dict[str, list[str]] = {}
     for split in scores.splits:
         own = scores.best(PAIRS, split, scores.predictors)
         control = scores.best(PAIRS, split, SIMPLE)
         if own is None or control is None:
             continue
-        where = _where(split)
+        has = f"{percent(control.value)} {_where(split)}"
         if control.value >= own.value:
-            yield (
-                f"No predictor orders better than {control.predictor} {where}: that control has "
-                f"{percent(control.value)} of pairs right, {own.predictor} {percent(own.value)}."
-            )
+            rival = f"{has} ({own.predictor} {percent(own.value)})"
+            above.setdefault(control.predictor, []).append(rival)
             continue
         behind = scores.get(control.predictor, DIFFERENCE, split)
-        if behind is None or behind.high is None:
-            how = "; without intervals that may be chance"
+        if behind is None or behind.low is None or behind.high is None:
+            how = "without intervals the difference may be chance"
         elif behind.high < 0:
-            low, high = -behind.high, -(behind.low or 0.0)
-            how = f", {100 * low:.0f} to {100 * high:.0f} points less"
+            how = f"{-100 * behind.high:.0f} to {-100 * behind.low:.0f} points less"
         else:
-            how = f"; these rows do not tell {own.predictor} from it"
-        yield (
-            f"The best simple control {where}, {control.predictor}, has "
-            f"{percent(control.value)}{how}."
-        )
+            how = f"these rows do not tell {own.predictor} from it"
+        below.setdefault(control.predictor, []).append(f"{has} ({how})")
+    for name, shares in above.items():
+        yield f"No predictor orders better than the control {name}: it has {listed(shares)}."
+    for name, shares in below.items():
+        yield f"The best simple control, {name}, has {listed(shares)}."
 
 
 def _runner_up(scores: Scores) -> Iterator[str]:

@@ -91,11 +91,11 @@ def test_an_interval_that_holds_no_effect_says_so() -> None:
 
 def test_what_prompt_length_gives_for_free_is_no_gain_of_a_predictor() -> None:
     said = judged(At(1.1, 40, GAIN | {PROMPT: (0.81, 1.0, 1.0)}))
-    assert "does not gain more than prompt-sjf" in said[-1]
+    assert "does no more than prompt-sjf" in said[-1]
     said = judged(At(1.1, 40, GAIN | {PROMPT: (0.7, 1.0, 1.0)}))
     assert said[-1] == (
-        "prompt-sjf, which needs no predictor, gains more mean latency than shortest first by any "
-        "predictor."
+        "prompt-sjf, which needs no predictor, does more for mean latency than shortest first by "
+        "any."
     )
 
 

@@ -49,8 +49,9 @@ GOOD = [
 
 def test_the_best_predictor_its_lead_and_the_control_below_it() -> None:
     assert judged(GOOD) == [
-        "boosted orders best: 79 % of pairs right here (77 to 81 %); chance is 50 %.",
-        "The best simple control here, prompt-length, has 55 %, 20 to 28 points less.",
+        "boosted is the best predictor: it orders 79 % of pairs right here (77 to 81 %); chance is "
+        "50 %.",
+        "The best simple control, prompt-length, has 55 % here (20 to 28 points less).",
         "boosted's lead over histogram (70 %) is real: 6 to 12 points on the same rows.",
     ]
 
@@ -88,16 +89,27 @@ def test_a_lead_without_intervals_is_not_mentioned() -> None:
 
 def test_a_control_that_is_as_good_is_said_plainly() -> None:
     said = judged([*scored("boosted", 0.53), *scored("prompt-length", 0.56)])
-    assert said[1] == (
-        "No predictor orders better than prompt-length here: that control has 56 % of pairs "
-        "right, boosted 53 %."
+    assert said[0] == (
+        "No predictor orders better than the control prompt-length: it has 56 % here (boosted 53 "
+        "%)."
     )
+    split = judged(
+        [
+            *scored("boosted", 0.7, "in"),
+            *scored("prompt-length", 0.6, "in"),
+            *scored("boosted", 0.53, "ood"),
+            *scored("prompt-length", 0.56, "ood"),
+        ]
+    )
+    assert split[0].startswith("boosted orders 70 %")
+    assert split[1].endswith("it has 56 % out of distribution (boosted 53 %).")
+    assert split[2].startswith("The best simple control, prompt-length, has 60 % in distribution")
 
 
 def test_a_control_within_chance_is_not_beaten() -> None:
     results = [*scored("boosted", 0.57), *scored("prompt-length", 0.56)]
     assert "do not tell boosted from it" in judged([*results, behind("prompt-length", -0.03, 0)])[1]
-    assert "without intervals that may be chance" in judged(results)[1]
+    assert "without intervals the difference may be chance" in judged(results)[1]
 
 
 @pytest.mark.parametrize(
