@@ -1,13 +1,13 @@
 """The parts of a page, and their HTML."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from lengthpred.eval.report.theme import Figure, Look
 
-__all__ = ["Panel", "Plot", "Table", "flowing", "mark", "number_of_plots"]
+__all__ = ["Panel", "Plot", "Table", "flowing", "mark"]
 
 DASHES = {"solid": "", "dash": "7 4", "longdash": "10 4", "dot": "2 3", "dashdot": "8 3 2 3"}
 SHAPES = {
@@ -31,7 +31,7 @@ OPEN = "<circle cx='14' cy='6' r='3.5' fill='var(--surface)' stroke='currentColo
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing; `title` stands above it where a panel has several, `label` is read aloud."""
+    """One drawing; `title` stands above it where a panel has several."""
 
     figure: Figure
     title: str = ""
@@ -122,10 +122,6 @@ def flowing(text: str) -> str:
         for end in (",", ".", ";", ":", ")"):
             text = text.replace(f" {unit}{end}", f"\N{NO-BREAK SPACE}{unit}{end}")
     return escape(text)
-
-
-def number_of_plots(parts: Iterable[object]) -> int:
-    return sum(len(part.plots) for part in parts if isinstance(part, Panel))
 
 
 def mark(look: Look) -> str:
