@@ -43,7 +43,7 @@ class _Replay:
     def __init__(self, work: Workload, order: Order, engine: Engine) -> None:
         self.engine, self.order, self.queue = engine, order, Queue(work, order)
         self.prompt, self.output = work.prompt_tokens.tolist(), work.output_tokens.tolist()
-        self.now, self.step = 0.0, 0
+        self.now, self.step, self.look_at = 0.0, 0, 0
         self.free = engine.blocks
         self.reserve = int(engine.blocks * engine.watermark)
         self.kv = 0  # tokens in the cache
@@ -147,8 +147,9 @@ class _Replay:
         return self.written[request] + (self.step - one.joined if one.finish else 0)
 
     def _look_at_progress(self) -> None:
-        """Give the running ones the keys that their progress earns them."""
-        if self.order.with_progress is not None:
+        """Give the running ones the keys that their progress earns them, now and then."""
+        if self.order.with_progress is not None and self.step >= self.look_at:
+            self.look_at = self.step + LOOK_EVERY
             numbers = np.array(list(self.running), np.int64)
             written = [self._progress(*item) for item in self.running.items()]
             keys = self.order.with_progress(numbers, np.array(written, np.int64))
