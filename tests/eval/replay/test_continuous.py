@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lengthpred.base import FloatArray, IntArray
 from lengthpred.errors import SettingsError
-from lengthpred.eval.replay.continuous import _Replay, replay_continuous
+from lengthpred.eval.replay.continuous import LOOK_EVERY, _Replay, replay_continuous
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.workload import Engine, Ledger, Workload
 from lengthpred.ordering import EPOCH_S, OrderingSettings, priority
@@ -224,3 +224,18 @@ def test_a_long_request_starves_no_longer_than_the_bound(overtake: float) -> Non
         assert trace.start_s[1] >= len(arrivals) - 1  # after all the others
     else:
         assert 0.9 * overtake < passed.max() <= overtake
+
+
+def test_progress_is_looked_at_now_and_then() -> None:
+    work = make_work(list(range(50, 90)))
+    looks: list[int] = []
+
+    def left(numbers: IntArray, written: IntArray) -> IntArray:
+        looks.append(len(numbers))
+        more: IntArray = work.output_tokens[numbers] - written
+        return more
+
+    order = Order(work.output_tokens, with_progress=left, preempts=True)
+    trace = replay_continuous(work, order, Engine(slots=4, step_time=ONE))
+    assert trace.steps / LOOK_EVERY - 10 <= len(looks) <= trace.steps / LOOK_EVERY + 1
+    assert set(looks) == {4}

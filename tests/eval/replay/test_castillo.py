@@ -1,0 +1,152 @@
+"""The replay against what was measured on real lengths before it was written.
+
+1,000 requests at once on the default engine; Mistral-7B's lengths, ten for each prompt; input and
+output together at most 2,024 tokens. The measurement took random order for its reference, which
+fcfs is for requests drawn at random.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from lengthpred import Request
+from lengthpred.data.table import Rows
+from lengthpred.eval.replay.continuous import replay_continuous
+from lengthpred.eval.replay.draws import draw
+from lengthpred.eval.replay.order import Order
+from lengthpred.eval.replay.settings import SimulationSettings
+from lengthpred.eval.replay.workload import Engine, Workload
+from lengthpred.eval.simulate import simulate
+
+CASTILLO = "multimodel/castillo_lengths.parquet"
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
+CHATS = ("Alpaca", "DollyDataset", "ShareGPT")
+ALL = (*CHATS, "Apps", "BigCodeBench", "DS1000", "Mbpp")
+# Tokens a second and mean latency, against arrival order.
+MEASURED = {
+    ("ShareGPT",): {
+        ("sjf", "oracle"): (0.99, 0.86),
+        ("sjf", "samples-mean"): (0.99, 0.83),
+        ("longest-first", "oracle"): (1.24, 1.28),
+        ("longest-first", "samples-max"): (1.12, 1.28),
+        ("longest-first", "samples-mean"): (1.10, 1.29),
+        ("longest-prompt-first", None): (1.01, None),
+    },
+    CHATS: {
+        ("sjf", "oracle"): (0.97, 0.79),
+        ("sjf", "samples-mean"): (0.97, 0.77),
+        ("longest-first", "oracle"): (1.21, 1.45),
+        ("longest-first", "samples-max"): (1.17, 1.43),
+        ("longest-first", "samples-mean"): (1.15, 1.44),
+        ("longest-prompt-first", None): (1.09, None),
+    },
+    ALL: {
+        ("sjf", "oracle"): (0.93, 0.83),
+        ("sjf", "samples-mean"): (0.93, 0.82),
+        ("longest-first", "oracle"): (1.15, 1.26),
+        ("longest-first", "samples-max"): (1.11, 1.23),
+        ("longest-first", "samples-mean"): (1.10, 1.24),
+        ("longest-prompt-first", None): (0.97, None),
+    },
+}
+pytestmark = pytest.mark.shared_data
+
+
+@cache
+def rows_of(domains: tuple[str, ...]) -> Rows:
+    folder = os.environ.get("LENGTHPRED_SHARED_DATA")
+    if not folder:
+        pytest.skip("LENGTHPRED_SHARED_DATA does not name the folder of the measurement data")
+    table = pq.read_table(Path(folder, CASTILLO))
+    picked = [
+        row
+        for row in table.filter(pc.equal(table["model"].cast("string"), MISTRAL)).to_pylist()
+        if row["dataset"] in domains
+    ]
+    n = len(picked)
+    return Rows(
+        requests=[
+            Request(prompt=row["prompt"], prompt_tokens=row["input_tokens"]) for row in picked
+        ],
+        lengths=np.array([row["output_tokens"] for row in picked], np.int64).ravel(),
+        censored=np.zeros(10 * n, bool),
+        owner=np.repeat(np.arange(n), 10),
+        groups=np.arange(n),
+        columns={"ood": np.zeros(n, bool)},
+    )
+
+
+def ratios(
+    domains: tuple[str, ...], engine: str = "continuous"
+) -> Mapping[tuple[str, str | None], tuple[float, float]]:
+    """Tokens a second and mean latency against fcfs, by policy and predictor."""
+    settings = SimulationSettings(
+        draws=30,
+        engine=engine,
+        arrivals=("burst",),
+        sum_limit=2024,
+    )
+    known = {"samples-mean": None, "samples-max": None}
+    found = simulate(known, rows_of(domains), ("sjf", "longest-first"), settings)
+    by_metric = {
+        metric: {(r.policy, r.predictor): r.value for r in found.results if r.metric == metric}
+        for metric in ("total_token_throughput_vs_fcfs", "mean_e2el_ms_vs_fcfs")
+    }
+    speed, latency = by_metric.values()
+    return {arm: (speed[arm], latency[arm]) for arm in speed}
+
+
+@pytest.mark.parametrize("domains", MEASURED, ids=lambda names: f"{len(names)} corpora")
+def test_order_and_throughput(domains: tuple[str, ...]) -> None:
+    found = ratios(domains)
+    for arm, (speed, latency) in MEASURED[domains].items():
+        assert found[arm][0] == pytest.approx(speed, abs=0.05), arm
+        if latency is not None:
+            assert found[arm][1] == pytest.approx(latency, abs=0.06), arm
+
+
+@pytest.mark.parametrize("domains", MEASURED, ids=lambda names: f"{len(names)} corpora")
+def test_sorted_gangs_raise_throughput(domains: tuple[str, ...]) -> None:
+    found = ratios(domains, engine="gang")
+    for policy in ("sjf", "longest-first"):
+        assert 1.40 <= found[policy, "oracle"][0] <= 1.88, policy
+
+
+# Tokens a second against arrival order without a watermark. What was measured: 1.11 to 1.19 for
+# arrival order, 1.08 to 1.18 for shortest first, 1.13 to 1.31 for longest first, and 0.55 to 0.59
+# of the latency for shortest first; how it was measured is not recorded in full.
+UNDER_PRESSURE = {"arrival": (1.07, 1.20), "shortest": (1.00, 1.19), "longest": (1.09, 1.32)}
+
+
+@pytest.mark.parametrize("room", [30_000, 60_000])
+@pytest.mark.parametrize("domains", MEASURED, ids=lambda names: f"{len(names)} corpora")
+def test_a_watermark_under_kv_pressure(domains: tuple[str, ...], room: int) -> None:
+    speed: dict[str, list[float]] = {name: [] for name in ("bare", *UNDER_PRESSURE)}
+    latency: dict[str, list[float]] = {name: [] for name in speed}
+    preemptions = dict.fromkeys(speed, 0)
+    for seed in range(6):
+        drawn = draw(rows_of(domains), 1000, np.random.default_rng(seed), sum_limit=2024)
+        work = Workload(np.zeros(1000), drawn.prompt_tokens, drawn.output_tokens)
+        turn, outputs = np.arange(1000), drawn.output_tokens
+        for name, keys, share in (
+            ("bare", turn, 0.0),
+            ("arrival", turn, 0.05),
+            ("shortest", outputs, 0.05),
+            ("longest", -outputs, 0.05),
+        ):
+            trace = replay_continuous(work, Order(keys), Engine(kv_tokens=room, watermark=share))
+            speed[name].append(1 / trace.finish_s.max())
+            latency[name].append(trace.finish_s.mean())
+            preemptions[name] += int(trace.preemptions.sum())
+    for name, (low, high) in UNDER_PRESSURE.items():
+        ratio = np.mean(np.array(speed[name]) / speed["bare"])
+        assert low <= ratio <= high, (name, ratio)
+    faster = np.mean(np.array(latency["shortest"]) / latency["bare"])
+    assert 0.48 <= faster <= 0.68
+    assert preemptions["arrival"] < 0.2 * preemptions["bare"]
