@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.tables import scenario_name
-from lengthpred.eval.report.words import change, interval, listed, number
+from lengthpred.eval.report.words import change, interval, listed, number, percent
 from lengthpred.eval.simulate import ReplayResult, Simulation
 
 __all__ = ["best_arm", "control_of", "goal_of", "judge_simulation", "policy_name"]
@@ -109,6 +109,8 @@ def _gain(replays: Replays, at: Scenario, arm: Arm) -> str:
     waiting = number(_waiting(replays, at))
     if at.arrivals == "burst":
         where = f"With {replays.requests:,} requests at once"
+        if at.ood_ratio is not None:
+            where += f" ({percent(at.ood_ratio)} out of distribution)"
     else:
         where = f"With a queue of {waiting} waiting on average ({scenario_name(at)})"
     if replays.engine != "continuous":

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lengthpred.errors import DataError
-from lengthpred.eval.chart import write_chart
 from lengthpred.eval.output import Document, Result, read_results, write_results
 
 ROWS = [
@@ -103,10 +102,3 @@ def test_what_is_no_result_is_an_error(tmp_path: Path, text: str, message: str) 
         read_results(tmp_path / "eval.json")
     with pytest.raises(DataError, match="cannot be read"):
         read_results(tmp_path / "absent.json")
-
-
-@pytest.mark.parametrize("rows", [ROWS, [Result("p", "all", None, "tau", 0.2, None, None, 9)], []])
-def test_the_chart_holds_its_script_and_loads_nothing(tmp_path: Path, rows: list[Result]) -> None:
-    page = write_chart(rows, tmp_path / "chart.html").read_text("utf-8")
-    assert "Plotly.newPlot" in page
-    assert "<script src" not in page and '<script charset="utf-8" src' not in page
