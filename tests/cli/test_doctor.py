@@ -38,6 +38,7 @@ def test_json() -> None:
 
 
 def test_what_is_missing_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a command that is folded cannot be copied
     find = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "sklearn" else find(name))
     features = {feature["name"]: feature for feature in json.loads(run("--json"))["features"]}

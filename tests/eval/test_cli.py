@@ -46,13 +46,13 @@ def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> N
     given = ("--data", table, "--no-cost", "--resamples", 50)
     out, mine = tmp_path / "out", tmp_path / "mine"
     fit_prompt_length(make_rows()).save(mine)
-    run(mine, *given, "--out", out)
+    run(mine, *given, "--no-replay", "--out", out)
     against = ("--baseline", out / "eval.json")
     same = run(mine, *given, *against)
     assert "No metric fell by more than its interval" in same.stdout
     fit_constant(make_rows()).save(mine, force=True)
     # The very file that is replaced is the baseline; what is worse is said after it is written.
-    worse = run(mine, *given, *against, "--out", out, "--force", code=3)
+    worse = run(mine, *given, *against, "--no-replay", "--out", out, "--force", code=3)
     assert "Worse than the baseline by" in worse.stdout and "in distribution" in worse.stdout
     rows = json.loads((out / "eval.json").read_text())["rows"]
     ours = [row for row in rows if (row["predictor"], row["metric"]) == ("mine", "tau")]
@@ -64,7 +64,7 @@ def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> N
 
 def test_a_baseline_of_other_rows_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
     fit_constant(make_rows()).save(tmp_path / "mine")
-    given = (tmp_path / "mine", "--no-cost", "--resamples", 0, "--data")
+    given = (tmp_path / "mine", "--no-cost", "--no-replay", "--resamples", 0, "--data")
     run(*given, table, "--out", tmp_path / "out")
     against = ("--baseline", tmp_path / "out" / "eval.json", "--out", tmp_path / "never")
     other = write_rows(tmp_path / "other.parquet", make_rows(120, samples=2, seed=1), 2)
