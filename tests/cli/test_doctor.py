@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lengthpred.cli import doctor
+from lengthpred.cli import console, doctor
 from lengthpred.registry import DETECTORS, PREDICTORS
 
 
@@ -15,7 +15,7 @@ def run(*arguments: str) -> str:
     app = typer.Typer()
     app.callback()(lambda: None)
     doctor.register(app)
-    result = CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["doctor", *arguments])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -38,7 +38,7 @@ def test_json() -> None:
 
 
 def test_what_is_missing_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")  # a command that is folded cannot be copied
+    monkeypatch.setattr(console.stdout, "width", 200)  # what is folded would not be found
     find = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "sklearn" else find(name))
     features = {feature["name"]: feature for feature in json.loads(run("--json"))["features"]}
