@@ -10,7 +10,7 @@ from lengthpred.base import FloatArray, Predictor, Request
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import DataError, require
-from lengthpred.eval.replay.arms import Answers, Arm, make_arms, make_order
+from lengthpred.eval.replay.arms import Arm, Asked, make_arms, make_order
 from lengthpred.eval.replay.arrivals import arrive, recorded
 from lengthpred.eval.replay.batches import replay_batches
 from lengthpred.eval.replay.continuous import replay_continuous
@@ -114,7 +114,7 @@ def simulate(
     chosen, costs = settings or SimulationSettings(), seconds or {}
     arms = make_arms(policies, predictors, costs)
     prior = fit_constant(rows).predict([Request()])
-    ask = Answers(predictors, rows)
+    ask = Asked(predictors, rows)
     report = on_progress or (lambda what, done, total: None)
     measured: dict[tuple[_Scenario, Arm], list[dict[str, float]]] = {}
     replays: dict[Arm, Replay] = {}

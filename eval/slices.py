@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lengthpred.data.table import Rows
 from lengthpred.eval.mixes import Mix
+from lengthpred.ordering import prompt_tokens
 
 __all__ = ["SLICE_METRICS", "is_slice", "make_slices"]
 
@@ -42,13 +43,7 @@ def _keys(rows: Rows) -> Iterator[tuple[str, npt.NDArray[np.object_]]]:
     yield "domain", rows.columns.get("domain", none)
     yield "language", rows.columns.get("language", none)
     yield "model", np.array([request.model for request in rows.requests], object)
-    # A prompt that was not counted has about a token for each four letters.
-    tokens = [
-        (len(request.context) + len(request.prompt)) // 4
-        if request.prompt_tokens is None
-        else request.prompt_tokens
-        for request in rows.requests
-    ]
+    tokens = prompt_tokens(rows.requests)
     yield "prompt_tokens", np.array(NAMES, object)[np.searchsorted(BINS, tokens, side="right")]
 
 

@@ -32,6 +32,7 @@ SCALE = 16  # keys to a token
 MOST = 2**62  # keys stay within it, on either side, whatever the clock says
 LONGEST_FIRST_QUANTILE = 0.9
 CHARS_PER_TOKEN = 4
+ENTRY_WEIGHT = 0.25  # what a token of a prompt counts in the level where a request enters mlfq
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _gittins(asked: _Asked) -> FloatArray:
 
 
 def _mlfq(asked: _Asked) -> FloatArray:
-    attained = asked.generated + prompt_tokens(asked.requests) / CHARS_PER_TOKEN
+    attained = asked.generated + ENTRY_WEIGHT * prompt_tokens(asked.requests)
     level = np.ceil(np.log2(np.maximum(attained + 1, 1) / asked.settings.quantum))
     reached: FloatArray = asked.settings.quantum * 2.0 ** np.maximum(level, 0)
     return reached

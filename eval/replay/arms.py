@@ -16,7 +16,7 @@ from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Workload
 from lengthpred.ordering import EPOCH_S, POLICIES, PREDICTING, PREEMPTIVE, cost, priority
 
-__all__ = ["Answers", "Arm", "make_arms", "make_order"]
+__all__ = ["Arm", "Asked", "make_arms", "make_order"]
 
 BATCH = 1024
 
@@ -47,7 +47,7 @@ def make_arms(
     return list(dict.fromkeys(arms))
 
 
-class Answers:
+class Asked:
     """Asks each predictor once for every row, and a control that knows the truth for each draw."""
 
     def __init__(self, predictors: Mapping[str, Predictor | None], rows: Rows) -> None:
