@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
 
-from lengthpred.base import FloatArray, Predictor, Request
+from lengthpred.base import Predictor, Request
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import DataError, require
-from lengthpred.eval.replay.arms import Arm, Asked, make_arms, make_order
+from lengthpred.eval.replay.arms import Arm, Asked, control_of, make_arms, make_order
 from lengthpred.eval.replay.arrivals import arrive, recorded
 from lengthpred.eval.replay.batches import replay_batches
 from lengthpred.eval.replay.continuous import replay_continuous
@@ -45,8 +45,10 @@ class ReplayResult:
     arrivals    how requests came: burst, poisson, bursty or trace
     load, rate  offered, as a share of what the engine can serve and in requests a second; None
                 where all arrive at once, or as recorded
-    value       mean over draws
-    low, high   95 % interval of that mean (Student's t); None for a single draw
+    metric      a measure; with _vs_fcfs or _vs_prompt its ratio, draw by draw, to that under plain
+                fcfs or under the shortest (for longest-first, the longest) prompt first
+    value       mean over draws, of ratios the geometric one
+    low, high   its 95 % interval (Student's t); None for a single draw
     n           draws
     """
 
@@ -200,13 +202,14 @@ def _results(
     measured: Mapping[tuple[_Scenario, Arm], Sequence[Mapping[str, float]]],
 ) -> Iterator[ReplayResult]:
     for (at, arm), draws in measured.items():
-        columns = {name: np.array([one[name] for one in draws]) for name in draws[0]}
-        first = measured[at, Arm("fcfs")]
-        for name in COMPARED:
-            columns[f"{name}_vs_fcfs"] = columns[name] / [one[name] for one in first]
-        for metric, values in columns.items():
-            value = float(values.mean())
-            low, high = _interval(values)
+        found = {metric: _mean([one[metric] for one in draws]) for metric in draws[0]}
+        for name, other in (("fcfs", Arm("fcfs")), ("prompt", control_of(arm.policy))):
+            if (at, other) in measured and (name == "fcfs" or arm.predictor is not None):
+                pairs = list(zip(draws, measured[at, other], strict=True))
+                for metric in COMPARED:
+                    ratios = [one[metric] / two[metric] for one, two in pairs]
+                    found[f"{metric}_vs_{name}"] = _ratio(ratios)
+        for metric, (value, low, high) in found.items():
             yield ReplayResult(
                 settings.engine,
                 arm.policy,
@@ -219,18 +222,28 @@ def _results(
                 value,
                 low,
                 high,
-                len(values),
+                len(draws),
             )
 
 
-def _interval(values: FloatArray) -> tuple[float, float] | tuple[None, None]:
-    if len(values) < 2:
-        return None, None
+Estimate = tuple[float, float | None, float | None]
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """The mean over draws and its 95 % interval by Student's t; a single draw has none."""
+    value, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return value, None, None
     # scipy.stats has the same and takes over a second to load.
     special = require("scipy.special", "train", "An interval over draws")
-    width = special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1)
-    half = float(width / sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / sqrt(n))
+    return value, value - half, value + half
+
+
+def _ratio(ratios: Sequence[float]) -> Estimate:
+    """The same of logarithms: a ratio is never below 0, and half is as far from 1 as double."""
+    value, low, high = _mean(np.log(ratios).tolist())
+    return exp(value), None if low is None else exp(low), None if high is None else exp(high)
 
 
 def _notes(settings: SimulationSettings, rows: Rows, costs: Mapping[str, float]) -> list[str]:

@@ -16,7 +16,7 @@ from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Workload
 from lengthpred.ordering import EPOCH_S, POLICIES, PREDICTING, PREEMPTIVE, cost, priority
 
-__all__ = ["Arm", "Asked", "make_arms", "make_order"]
+__all__ = ["Arm", "Asked", "control_of", "make_arms", "make_order"]
 
 BATCH = 1024
 
@@ -42,9 +42,14 @@ def make_arms(
         if policy not in PREDICTING:
             arms.append(Arm(policy))
             continue
-        arms.append(Arm("longest-prompt-first" if policy == "longest-first" else "prompt-sjf"))
+        arms.append(control_of(policy))
         arms += (Arm(policy, name) for name in (*predictors, "oracle-noise", "oracle"))
     return list(dict.fromkeys(arms))
+
+
+def control_of(policy: str) -> Arm:
+    """What a policy comes to without a predictor: the same by the length of the prompt."""
+    return Arm("longest-prompt-first" if policy == "longest-first" else "prompt-sjf")
 
 
 class Asked:
@@ -108,7 +113,9 @@ def make_order(
 
 
 def _done(arrival_s: FloatArray, seconds: float) -> FloatArray:
-    """When each prediction is there, made by one worker in the order of arrival, (n,)."""
+    """When each prediction is there, (n,): one worker, and what came together is done together."""
     turn = np.arange(len(arrival_s))
-    idle: FloatArray = np.maximum.accumulate(arrival_s - turn * seconds)
-    return idle + (turn + 1) * seconds
+    idle = np.maximum.accumulate(arrival_s - turn * seconds)
+    last = np.searchsorted(arrival_s, arrival_s, side="right") - 1
+    done: FloatArray = (idle + (turn + 1) * seconds)[last]
+    return done
