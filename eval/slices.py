@@ -1,5 +1,6 @@
 """Slices: the rows of one domain, language, model or prompt length, scored by themselves."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,10 +27,14 @@ def make_slices(rows: Rows) -> list[Mix]:
     """
     slices = []
     for key, values in _keys(rows):
+        # Texts of an object array: numpy's own would drop the zero characters at the end.
+        values = np.array(["" if value is None else str(value) for value in values], object)
         names = _largest(values, single=key == "domain")
         if key == "prompt_tokens":
             names.sort(key=NAMES.index)
-        slices += [Mix(f"{key}={name}", None, np.flatnonzero(values == name)) for name in names]
+        for name in names:
+            picked = np.flatnonzero(values == np.array(name, object))
+            slices.append(Mix(f"{key}={name}", None, picked))
     return slices
 
 
@@ -49,7 +54,7 @@ def _keys(rows: Rows) -> Iterator[tuple[str, npt.NDArray[np.object_]]]:
 
 def _largest(values: npt.NDArray[np.object_], *, single: bool) -> list[str]:
     """The values to slice by, the most frequent first."""
-    names, counts = np.unique(values.astype(str), return_counts=True)
-    order = sorted(range(len(names)), key=lambda i: -counts[i])
-    kept = [str(names[i]) for i in order if counts[i] >= FEWEST and names[i]][:MOST]
+    counts = Counter(values.tolist())
+    frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = [name for name, count in frequent if count >= FEWEST and name][:MOST]
     return kept if single or len(kept) > 1 else []

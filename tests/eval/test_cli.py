@@ -64,13 +64,16 @@ def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> N
 
 def test_a_baseline_of_other_rows_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
     fit_constant(make_rows()).save(tmp_path / "mine")
-    given = (tmp_path / "mine", "--no-cost", "--no-replay", "--resamples", 0, "--data")
+    given = (tmp_path / "mine", "--no-cost", "--no-replay", "--resamples", 5, "--data")
     run(*given, table, "--out", tmp_path / "out")
+    run(*given, table, "--resamples", 0, "--out", tmp_path / "bare")
+    bare = ("--baseline", tmp_path / "bare" / "eval.json", "--out", tmp_path / "never")
     against = ("--baseline", tmp_path / "out" / "eval.json", "--out", tmp_path / "never")
     other = write_rows(tmp_path / "other.parquet", make_rows(120, samples=2, seed=1), 2)
     cases: list[tuple[tuple[object, ...], str]] = [
         ((*given, other, *against), "is of other data"),
-        ((*given, table, "--max-rows", 60, *against), "use the --turns, --max-rows"),
+        ((*given, table, "--max-rows", 60, *against), "use the --turns and --max-rows"),
+        ((*given, table, *bare), "run it again with --resamples 200"),
         ((*given, table, "--seed", 4, *against), "add --seed 0"),
         (("oracle", "--data", table, *against), "this evaluation only controls"),
         ((*given, table, "--baseline", table, "--out", tmp_path / "never"), "is not the eval.json"),

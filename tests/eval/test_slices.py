@@ -1,5 +1,6 @@
 """Slices: which there are, and that their scores are those of their rows alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from lengthpred.eval.slices import SLICE_METRICS, is_slice, make_slices
 from tests.eval.cases import make_rows
 
 
-def named(rows: Rows, **columns: list[str]) -> Rows:
+def named(rows: Rows, **columns: Sequence[str | None]) -> Rows:
     text = {name: np.array(values, object) for name, values in columns.items()}
     return replace(rows, columns={**rows.columns, **text})
 
@@ -50,6 +51,15 @@ def test_one_value_is_no_slice_except_a_domain_and_no_name_is_none() -> None:
     splits = [mix.split for mix in make_slices(rows)]
     assert "domain=law" in splits and "language=en" not in splits
     assert all(is_slice(split) for split in splits) and not is_slice("in")
+
+
+def test_an_absent_name_is_none_and_zero_characters_are_letters() -> None:
+    names = ["law\0"] * 40 + ["law"] * 35 + [None] * 45
+    rows = named(make_rows(120), domain=names, language=[None] * 120)
+    found = {mix.split: mix.picked.tolist() for mix in make_slices(rows)}
+    assert found["domain=law\0"] == list(range(40))
+    assert found["domain=law"] == list(range(40, 75))
+    assert sum(split.startswith(("domain=", "language=")) for split in found) == 2
 
 
 def test_a_key_has_its_twenty_largest() -> None:
