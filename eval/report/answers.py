@@ -136,7 +136,7 @@ def _detectors(comparison: Comparison, scores: Scores, ood: npt.NDArray[np.bool_
     axis = {"tickformat": ".0%", "range": [0, 1.005]}
     drawn = figure(
         data,
-        x={"title": "false alarms: familiar requests that are flagged", **axis},
+        x={"title": "false alarms", **axis},
         y={"title": "unfamiliar requests found", **axis},
         height=360,
     )

@@ -1,25 +1,33 @@
 """What an order brings and costs, in sentences: only what intervals bear out."""
 
 from collections.abc import Iterator, Sequence
+from math import log
 
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.report.lookup import Replays, Scenario
-from lengthpred.eval.report.tables import scenario_name
-from lengthpred.eval.report.words import change, interval, listed, number, percent
+from lengthpred.eval.report.tables import arrivals_name, scenario_name
+from lengthpred.eval.report.words import change, listed, number, percent
 from lengthpred.eval.simulate import ReplayResult, Simulation
 
 __all__ = ["best_arm", "control_of", "goal_of", "judge_simulation", "policy_name"]
 
 LATENCY, THROUGHPUT = "mean_e2el_ms", "total_token_throughput"
-NAMES = {
-    LATENCY: "mean latency",
-    THROUGHPUT: "tokens/s",
+NAMES = {LATENCY: "mean latency", THROUGHPUT: "tokens/s"}
+PRICES = {
+    **NAMES,
     "mean_e2el_ms_longest_tenth": "the longest tenth's latency",
+    "p99_e2el_ms": "p99 latency",
 }
-PRICES = {**NAMES, "p99_e2el_ms": "p99 latency"}
 """What a gain may cost."""
 POLICY_NAMES = {"sjf": "shortest first", "longest-first": "longest first"}
+CONTROL_NAMES = {
+    "prompt-sjf": "shortest prompt first",
+    "longest-prompt-first": "longest prompt first",
+}
 EMPTY = 2.0  # a queue in which fewer wait on average
+LITTLE = 0.02  # what the oracle changes where no order matters
+SMALL = 0.01  # a change that is hardly worth anything
+FCFS_NAME, WORTH = "first come, first served", "it is worth it"
 
 
 def judge_simulation(simulation: Simulation) -> list[str]:
@@ -28,14 +36,21 @@ def judge_simulation(simulation: Simulation) -> list[str]:
     policies = replays.policies()
     if not policies:
         return ["No predictor was replayed: these are the controls alone."]
-    busy = [at for at in replays.scenarios if _waiting(replays, at) >= EMPTY]
-    said = list(_quiet(replays, [at for at in replays.scenarios if at not in busy]))
-    for policy in policies:
-        shown = _telling(busy)
-        for at in shown:
-            said.append(_gain(replays, at, best_arm(replays, at, policy)))
-        if shown:
-            said.append(_worth(replays, shown, policy))
+    quiet = [at for at in replays.scenarios if _is_quiet(replays, at)]
+    busy = _highest([at for at in replays.scenarios if at not in quiet])
+    said: list[str] = []
+    if busy:
+        for policy in policies:
+            said += _Told(replays, policy, busy).sentences()
+    said += _quiet(replays, quiet)
+    settings = simulation.settings
+    draws = f"Mean of {settings.draws} draws" if settings.draws > 1 else "One draw"
+    kind = "engine" if settings.engine == "continuous" else f"engine ({settings.engine})"
+    assumed = "; what it assumes is in the notes" if simulation.notes else ""
+    said.append(
+        f"{draws} of {settings.requests:,} requests on a replayed {kind} of "
+        f"{settings.hardware.slots:,} slots{assumed}."
+    )
     return said
 
 
@@ -50,11 +65,7 @@ def goal_of(policy: str) -> str:
 
 def best_arm(replays: Replays, at: Scenario, policy: str) -> Arm:
     """The policy's predictor that serves its goal best."""
-    goal = goal_of(policy)
-    sign = 1 if goal == THROUGHPUT else -1
-    return max(
-        replays.policies()[policy], key=lambda arm: sign * replays.value(at, arm, f"{goal}_vs_fcfs")
-    )
+    return _best_over(replays, [at], policy)
 
 
 def control_of(policy: str) -> Arm:
@@ -62,121 +73,223 @@ def control_of(policy: str) -> Arm:
     return Arm("longest-prompt-first" if policy == "longest-first" else "prompt-sjf")
 
 
+def _best_over(replays: Replays, scenarios: Sequence[Scenario], policy: str) -> Arm:
+    metric, sign = f"{goal_of(policy)}_vs_fcfs", _wanted(policy)
+    return max(
+        replays.policies()[policy],
+        key=lambda arm: sign * sum(log(replays.value(at, arm, metric)) for at in scenarios),
+    )
+
+
+def _wanted(policy: str) -> int:
+    """1 where the goal is to be high, -1 where it is to be low."""
+    return 1 if goal_of(policy) == THROUGHPUT else -1
+
+
+def _highest(busy: Sequence[Scenario]) -> list[Scenario]:
+    """Of each sweep of loads or rates the highest."""
+    found: dict[tuple[str, float | None], Scenario] = {}
+    for at in sorted(busy, key=lambda at: at.x or 0):
+        found[at.arrivals, at.ood_ratio] = at
+    return [at for at in busy if at in found.values()]
+
+
 def _waiting(replays: Replays, at: Scenario) -> float:
     return replays.value(at, Arm("fcfs"), "mean_queue_depth")
 
 
-def _telling(busy: Sequence[Scenario]) -> list[Scenario]:
-    """Of each sweep the highest load that can be borne and the highest, and what is no sweep."""
-    shown: list[Scenario] = []
-    for kind in dict.fromkeys((at.arrivals, at.ood_ratio) for at in busy):
-        own = sorted((a for a in busy if (a.arrivals, a.ood_ratio) == kind), key=lambda a: a.x or 0)
-        borne = [at for at in own if at.load is not None and at.load <= 1]
-        shown += dict.fromkeys([*borne[-1:], own[-1]])
-    return shown
+def _is_quiet(replays: Replays, at: Scenario) -> bool:
+    """Whether few wait and even the true lengths bring next to nothing."""
+    if _waiting(replays, at) >= EMPTY:
+        return False
+    effects = _oracle_effects(replays, at)
+    return all(abs(one.value - 1) < LITTLE or _may_be_chance(one) for one in effects)
+
+
+def _oracle_effects(replays: Replays, at: Scenario) -> list[ReplayResult]:
+    return [
+        found
+        for policy in replays.policies()
+        if (found := replays.get(at, Arm(policy, "oracle"), f"{goal_of(policy)}_vs_fcfs"))
+    ]
 
 
 def _quiet(replays: Replays, quiet: Sequence[Scenario]) -> Iterator[str]:
     if not quiet:
         return
-    where = listed([scenario_name(at) for at in quiet])
+    where = scenario_name(quiet[0]) if len(quiet) == 1 else f"{len(quiet)} scenarios"
     most = max(_waiting(replays, at) for at in quiet)
-    effects = [
-        found
-        for at in quiet
-        for policy in replays.policies()
-        if (found := replays.get(at, Arm(policy, "oracle"), f"{goal_of(policy)}_vs_fcfs"))
-    ]
-    few = f"With hardly a queue ({where}: at most {number(most)} waiting on average)"
-    if all(abs(found.value - 1) < 0.01 or _sign(found) == 0 for found in effects):
-        yield f"{few} no order helps."
-    else:
-        largest = max(effects, key=lambda found: abs(found.value - 1))
-        yield f"{few} even the oracle gains little: {change(largest.value)}."
+    said = f"With hardly a queue ({where}: at most {number(most)} waiting on average)"
+    effects = [one for at in quiet for one in _oracle_effects(replays, at)]
+    if not effects:
+        yield f"{said} there is little to order."
+        return
+    largest = max(effects, key=lambda one: abs(log(one.value)))
+    doubt = ", in one draw" if largest.low is None else ""
+    doubt = ", which may be chance" if _may_be_chance(largest) else doubt
+    yield f"{said} no order matters: the oracle's is {change(largest.value)} at most{doubt}."
 
 
-def _gain(replays: Replays, at: Scenario, arm: Arm) -> str:
-    """What one arm does to its goal, to the other, and to the longest answers."""
-    goal = goal_of(arm.policy)
-    others = [name for name in NAMES if name != goal]
-    oracle = replays.get(at, Arm(arm.policy, "oracle"), f"{goal}_vs_fcfs")
-    effects = []
-    for metric in (goal, *others):
-        found = replays.get(at, arm, f"{metric}_vs_fcfs")
-        if found:
-            most = f"; the oracle {change(oracle.value)}" if metric == goal and oracle else ""
-            effects.append(_effect(found, NAMES[metric], most))
-    waiting = number(_waiting(replays, at))
-    if at.arrivals == "burst":
-        where = f"With {replays.requests:,} requests at once"
-        if at.ood_ratio is not None:
-            where += f" ({percent(at.ood_ratio)} out of distribution)"
-    else:
-        where = f"With a queue of {waiting} waiting on average ({scenario_name(at)})"
-    if replays.engine != "continuous":
-        where += f" on the engine {replays.engine}"
-    return f"{where}, {policy_name(arm.policy)} by {arm.predictor}: {listed(effects)}."
+class _Told:
+    """What there is to say of a policy: in full of the lowest OOD ratio, in short of the others."""
+
+    def __init__(self, replays: Replays, policy: str, busy: Sequence[Scenario]) -> None:
+        kinds = dict.fromkeys(at.arrivals for at in busy)
+        by_kind = [[at for at in busy if at.arrivals == kind] for kind in kinds]
+        self.replays, self.policy = replays, policy
+        self.shown = [min(own, key=lambda at: at.ood_ratio or 0.0) for own in by_kind]
+        self.rest = [at for at in busy if at not in self.shown]
+        self.arm, self.control = _best_over(replays, self.shown, policy), control_of(policy)
+        self.goal, self.wanted = goal_of(policy), _wanted(policy)
+
+    def sentences(self) -> Iterator[str]:
+        yield self.headline()
+        against = [(one, at) for at in self.shown if (one := self.get(at, "prompt"))]
+        if against:
+            parts = [f"{_precise(one)} {self.where(at)}" for one, at in against]
+            yield f"Against {self.control.policy} that is {listed(parts)}."
+        yield self.conclusion()
+        yield from self.others()
+
+    def get(self, at: Scenario, rival: str, arm: Arm | None = None) -> ReplayResult | None:
+        return self.replays.get(at, arm or self.arm, f"{self.goal}_vs_{rival}")
+
+    def headline(self) -> str:
+        """All numbers side by side."""
+        order = policy_name(self.policy)
+        ratios = {at.ood_ratio for at in self.shown}
+        ratio = _ratio_name(ratios.pop()) if len(ratios) == 1 else ""
+        own = [f"{self.marked(at)} {self.where(at, full=True)}" for at in self.shown]
+        free = f"{CONTROL_NAMES[self.control.policy]} ({self.control.policy}), which needs no "
+        known = {f"{free}predictor,": self.control, "the oracle": Arm(self.policy, "oracle")}
+        beside = ""
+        for name, arm in known.items():
+            found = [self.get(at, "fcfs", arm) for at in self.shown]
+            if values := [change(one.value) for one in found if one]:
+                beside += f"{',' if beside else ';'} {name} {listed(values)}"
+        return (
+            f"{order[:1].upper()}{order[1:]} by {self.arm.predictor}{ratio}: {NAMES[self.goal]} "
+            f"{listed(own)}{beside}."
+        )
+
+    def where(self, at: Scenario, *, full: bool = False) -> str:
+        """How requests came; in full once, then as short as can be told from the others."""
+        name = f"with {self.replays.requests:,} requests at once"
+        if at.arrivals != "burst":
+            plain = Scenario(at.arrivals, at.load, at.rate, None)
+            queues = [one for one in self.shown if one.arrivals != "burst"]
+            detail = f" ({arrivals_name(at.arrivals)})" if len(queues) > 1 else ""
+            detail = f" ({scenario_name(plain)})" if full else detail
+            name = f"with a queue of {number(_waiting(self.replays, at))}{detail}"
+        differ = len({one.ood_ratio for one in self.shown}) > 1
+        return name + (_ratio_name(at.ood_ratio) if differ and at in self.shown else "")
+
+    def marked(self, at: Scenario, rival: str = "fcfs") -> str:
+        """A change, and whether it is a loss or may be none."""
+        found = self.get(at, rival)
+        if found is None:
+            raise ValueError(f"the simulation does not hold {self.goal} against {rival}")
+        shown = change(found.value)
+        if _may_be_chance(found):
+            return f"{shown} (may be chance)"
+        lost = rival == "fcfs" and _sign(found) == -self.wanted
+        return f"{shown} (a loss)" if lost else shown
+
+    def conclusion(self) -> str:
+        """Where it is worth it, by the intervals against both."""
+        if any(self.of(at).low is None for at in self.shown):
+            return "One draw cannot tell a gain from chance: give two draws or more."
+        by_claim: dict[str, list[Scenario]] = {}
+        for at in self.shown:
+            by_claim.setdefault(self.claim(at), []).append(at)
+        parts = []
+        for claim, scenarios in by_claim.items():
+            worth = claim == WORTH
+            # What holds everywhere needs no places, but what is praised has them always.
+            named = worth or len(by_claim) > 1
+            places = f" {listed([self.where(at) for at in scenarios])}" if named else ""
+            parts.append(f"{claim}{places}{self.price(scenarios) if worth else ''}")
+        said = "; ".join(parts)
+        return f"{said[:1].upper()}{said[1:]}."
+
+    def claim(self, at: Scenario) -> str:
+        """What one scenario shows."""
+        own, beyond, control = self.of(at), self.get(at, "prompt"), self.control.policy
+        if _sign(own) == -self.wanted:
+            return f"it makes {NAMES[self.goal]} worse than {FCFS_NAME}"
+        if beyond and _sign(beyond) == -self.wanted:
+            return f"it does less than {control}"
+        if _sign(own) == 0:
+            return f"these draws do not tell it from {FCFS_NAME}"
+        if beyond is None:
+            return f"it beats {FCFS_NAME}, and was not compared with {control} draw by draw"
+        if _sign(beyond) == 0:
+            return f"these draws do not tell it from {control}"
+        if abs(beyond.value - 1) < SMALL:
+            return f"what it adds to {control} is real, and hardly worth a predictor"
+        return WORTH
+
+    def price(self, scenarios: Sequence[Scenario]) -> str:
+        """What gets worse by 1 % or more and by more than chance, at its worst."""
+        worst: dict[str, float] = {}
+        for metric in PRICES:
+            sign = -1 if metric == THROUGHPUT else 1
+            found = [self.replays.get(at, self.arm, f"{metric}_vs_fcfs") for at in scenarios]
+            worse = [r.value for r in found if r and _sign(r) == sign and abs(r.value - 1) >= SMALL]
+            if worse and metric != self.goal:
+                worst[metric] = sign * max(sign * value for value in worse)
+        paid = [f"{PRICES[metric]} ({change(value)})" for metric, value in worst.items()]
+        return f", at the price of {listed(paid)}" if paid else ""
+
+    def others(self) -> Iterator[str]:
+        """The other OOD ratios, in one sentence."""
+        if not self.rest:
+            return
+        parts = []
+        for first in self.shown:
+            own = [at for at in self.rest if at.arrivals == first.arrivals]
+            if not own:
+                continue
+            name = self.where(first)
+            if first.arrivals != "burst":
+                depths = [number(_waiting(self.replays, at)) for at in own]
+                name = f"with {'queues' if len(own) > 1 else 'a queue'} of {listed(depths)}"
+            part = f"{listed([self.marked(at) for at in own])} {name}"
+            if all(self.get(at, "prompt") for at in own):
+                against = listed([self.marked(at, "prompt") for at in own])
+                part += f", against {self.control.policy} {against}"
+            parts.append(part)
+        shares = listed(list(dict.fromkeys(percent(at.ood_ratio or 0.0) for at in self.rest)))
+        yield f"At {shares} out of distribution: {'; '.join(parts)}."
+
+    def of(self, at: Scenario) -> ReplayResult:
+        found = self.get(at, "fcfs")
+        if found is None:
+            raise ValueError(f"the simulation does not hold {self.goal} against fcfs")
+        return found
 
 
-def _effect(found: ReplayResult, what: str, most: str) -> str:
+def _ratio_name(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f", {percent(ratio)} out of distribution" if ratio else ", in distribution"
+
+
+def _precise(found: ReplayResult) -> str:
+    """A change with its interval, to a tenth of a point: what a predictor adds is often small."""
     if found.low is None or found.high is None:
-        return f"{what} {change(found.value)} (of one draw{most})"
-    if max(abs(found.low - 1), abs(found.high - 1)) < 0.01:
-        return f"{what} unchanged{f' ({most[2:]})' if most else ''}"
+        return _tenths(found.value)
     doubt = ", which includes no effect" if _sign(found) == 0 else ""
-    bounds = interval(found, change).strip(" ()")
-    return f"{what} {change(found.value)} ({bounds}{doubt}{most})"
+    low, high = _tenths(found.low).removesuffix(" %"), _tenths(found.high)
+    return f"{_tenths(found.value)} ({low} to {high}{doubt})"
 
 
-def _worth(replays: Replays, shown: Sequence[Scenario], policy: str) -> str:
-    """Whether any of the scenarios has a gain that the length of the prompt does not give."""
-    goal = goal_of(policy)
-    wanted = 1 if goal == THROUGHPUT else -1
-    name, order = NAMES[goal], policy_name(policy)
-    gains = [at for at in shown if _sign(_of(replays, at, policy, goal)) == wanted]
-    if not gains:
-        return f"No gain in {name} from {order} by a predictor is more than chance here."
-    beyond = [at for at in gains if _beyond_control(replays, at, policy, wanted) > 0]
-    control = control_of(policy).policy
-    if not beyond and all(_beyond_control(replays, at, policy, wanted) < 0 for at in gains):
-        return f"{control}, which needs no predictor, does more for {name} than {order} by any."
-    if not beyond:
-        return f"For {name}, {order} by a predictor does no more than {control}, which needs none."
-    price = [
-        PRICES[other]
-        for other in PRICES
-        if other != goal and any(_suffers(replays, at, policy, other) for at in beyond)
-    ]
-    predictors = listed(
-        list(dict.fromkeys(str(best_arm(replays, at, policy).predictor) for at in beyond))
-    )
-    cost = f"; the price is {listed(price)}" if price else ""
-    return f"For {name}, {order} by {predictors} is worth it where requests queue{cost}."
+def _tenths(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %".replace("-", "\N{MINUS SIGN}")
 
 
-def _suffers(replays: Replays, at: Scenario, policy: str, metric: str) -> bool:
-    """Whether a measure gets worse by 1 % or more, and by more than chance."""
-    found = replays.get(at, best_arm(replays, at, policy), f"{metric}_vs_fcfs")
-    worse = -1 if metric == THROUGHPUT else 1
-    return found is not None and _sign(found) == worse and abs(found.value - 1) >= 0.01
-
-
-def _of(replays: Replays, at: Scenario, policy: str, metric: str) -> ReplayResult:
-    found = replays.get(at, best_arm(replays, at, policy), f"{metric}_vs_fcfs")
-    if found is None:
-        raise ValueError(f"the simulation does not hold {metric} against fcfs")
-    return found
-
-
-def _beyond_control(replays: Replays, at: Scenario, policy: str, wanted: int) -> int:
-    """1 where the predictor gains more than the control, -1 for less, 0 where intervals meet."""
-    own = _of(replays, at, policy, goal_of(policy))
-    control = replays.get(at, control_of(policy), f"{goal_of(policy)}_vs_fcfs")
-    if control is None:
-        return 1
-    if own.low is None or own.high is None or control.low is None or control.high is None:
-        return 0
-    return wanted * ((own.low > control.high) - (own.high < control.low))
+def _may_be_chance(found: ReplayResult) -> bool:
+    return found.low is not None and _sign(found) == 0
 
 
 def _sign(result: ReplayResult) -> int:

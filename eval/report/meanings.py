@@ -16,8 +16,8 @@ MEANINGS = {
     "interval": "The middle 95 % over resamples of whole conversations, the same for all "
     "predictors; in a simulation, Student's interval of the mean over draws.",
     "out of distribution (OOD)": "Requests of a kind that the training data does not have.",
-    "noise ceiling": "Asked the same again, a model writes another length. The ceiling is what a "
-    "row's other answers tell of one of them: more cannot be known from the prompt.",
+    "noise ceiling": "Asked the same again, a model writes another length. The ceiling is how well "
+    "a row's other answers order one of them: an estimate from few samples, and so rather low.",
     "constant, prompt-length": "Controls: the same answer to all, and a table from the length of "
     "the prompt. What does not beat them has learned nothing of use.",
     "oracle": "A control that knows the true lengths; oracle-noise knows them with an error.",

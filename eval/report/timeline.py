@@ -96,7 +96,7 @@ def _slots(replay: Replay, window: tuple[float, float], ends: list[int]) -> Figu
     lengths = replay.work.output_tokens[parts.request]
     fifth = np.searchsorted(ends, lengths)
     data = []
-    for number, (name, colour) in enumerate(zip(fifth_names(ends), LENGTHS, strict=True)):
+    for number, (name, colour) in enumerate(zip(fifth_names(ends), LENGTHS, strict=False)):
         own = keep & (fifth == number)
         data.append(
             {

@@ -58,7 +58,7 @@ def _lives(replay: Replay, told: IntArray, ends: list[int], most: float) -> Figu
     lengths = replay.work.output_tokens[told]
     rows, fifth = np.arange(len(told)), np.searchsorted(ends, lengths)
     parts = [("waiting", faint(MUTED, 0.45), rows >= 0, 0 * wait, wait, 0.4)]
-    for number, (name, colour) in enumerate(zip(fifth_names(ends), LENGTHS, strict=True)):
+    for number, (name, colour) in enumerate(zip(fifth_names(ends), LENGTHS, strict=False)):
         parts.append((name, colour, fifth == number, wait, whole - wait, 0.8))
     data = [
         {
@@ -132,18 +132,25 @@ def _log_ticks(pictures: Mapping[Arm, Replay]) -> Figure:
 
 
 def fifths(lengths: IntArray) -> list[int]:
-    """The greatest lengths of the first four fifths."""
-    return [int(end) for end in np.quantile(lengths, [0.2, 0.4, 0.6, 0.8])]
+    """The greatest lengths of the first four fifths; fewer where many answers are equally long."""
+    # Lengths that occur, so that no bin between two of them is empty.
+    ends = np.unique(np.quantile(lengths, [0.2, 0.4, 0.6, 0.8], method="lower"))
+    return [int(end) for end in ends if end < lengths.max()]
 
 
 def fifth_names(ends: list[int]) -> list[str]:
-    between = [f"{low + 1:,} to {high:,}" for low, high in itertools.pairwise(ends)]
+    if not ends:
+        return ["equally long answers"]
+    between = [
+        f"{low + 1:,} to {high:,}" if low + 1 < high else f"{high:,}"
+        for low, high in itertools.pairwise(ends)
+    ]
     return [f"up to {ends[0]:,} tokens", *between, f"more than {ends[-1]:,}"]
 
 
 def legend_of_lengths(ends: list[int]) -> list[tuple[str, Look]]:
     looks = [Look(colour, "square", "none") for colour in LENGTHS]
-    return list(zip(fifth_names(ends), looks, strict=True))
+    return list(zip(fifth_names(ends), looks, strict=False))
 
 
 def name_of(arm: Arm) -> str:

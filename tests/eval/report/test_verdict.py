@@ -1,6 +1,7 @@
 """Sentences of a comparison, from made-up scores: each claim and each refusal to claim."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ GOOD = [
     *scored("constant", 0.5),
     *scored("prompt-length", 0.55),
     behind("histogram", -0.12, -0.06),
+    behind("constant", -0.31, -0.25),
     behind("prompt-length", -0.28, -0.2),
 ]
 
@@ -64,18 +66,84 @@ def test_both_splits_stand_in_one_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize(("high", "claim"), [(-0.01, "."), (0.01, ", by no more than chance")])
-def test_another_predictor_may_be_best_out_of_distribution(high: float, claim: str) -> None:
-    said = judged(
-        [
-            *scored("boosted", 0.79, "in"),
-            *scored("sqlm", 0.7, "in"),
-            *scored("boosted", 0.6, "ood"),
-            *scored("sqlm", 0.64, "ood"),
-            behind("boosted", -0.08, high, "ood"),
-        ]
+OTHER = [
+    *scored("boosted", 0.79, "in"),
+    *scored("sqlm", 0.7, "in"),
+    *scored("boosted", 0.6, "ood"),
+    *scored("sqlm", 0.64, "ood"),
+]
+
+
+@pytest.mark.parametrize(
+    ("high", "claim"),
+    [
+        (-0.01, "sqlm does better with 64 % (62 to 66 %)."),
+        (0.01, "sqlm has 64 % (62 to 66 %), by which these rows do not tell it from boosted."),
+        (None, "sqlm has 64 % (62 to 66 %)."),
+    ],
+)
+def test_another_predictor_may_be_best_out_of_distribution(high: float | None, claim: str) -> None:
+    known = [] if high is None else [behind("boosted", -0.08, high, "ood")]
+    assert judged([*OTHER, *known])[1] == f"Out of distribution {claim}"
+
+
+def test_a_difference_to_a_control_is_no_lead_of_a_predictor() -> None:
+    control = [*scored("prompt-length", 0.9), behind("boosted", -0.13, -0.09)]
+    said = judged([*scored("boosted", 0.79), *control, *scored("b", 0.7), behind("b", -0.3, -0.2)])
+    assert not any("lead" in one or "do not tell" in one for one in said)
+    ood = [*scored("constant", 0.7, "ood"), behind("boosted", -0.12, -0.08, "ood")]
+    said = judged([*OTHER, *ood, behind("sqlm", -0.08, -0.04, "ood")])
+    assert "Out of distribution sqlm has 64 % (62 to 66 %)." in said
+
+
+def test_a_lead_says_on_which_split_it_is() -> None:
+    assert (
+        "boosted's lead over sqlm in distribution (70 %) is real: 7 to 11 points on the same rows."
+        in judged([*OTHER, behind("sqlm", -0.11, -0.07, "in")])
     )
-    assert f"Out of distribution sqlm does better with 64 % (62 to 66 %){claim}" in said[1]
+
+
+@pytest.mark.parametrize(("n", "rows"), [(29, "29 rows are"), (1, "1 row is")])
+def test_few_rows_say_nothing(n: int, rows: str) -> None:
+    few = [replace(one, n=n) for one in [*GOOD, *scored("knn", 0.9, metric="auroc")]]
+    assert judged(few) == [f"{rows} too few to tell predictors apart: give 30 or more."]
+
+
+def test_equally_long_answers_have_no_order() -> None:
+    tied = [*scored("boosted", 0.5), *scored("constant", 0.5), *scored("oracle", 0.5)]
+    assert judged(tied) == ["All answers are equally long: there is nothing to order."]
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "said"),
+    [
+        (0.8, 0.68, "and 68 % out of distribution: do not reserve by its quantiles there."),
+        (0.7, 0.68, "and 68 % out of distribution: do not reserve by its quantiles."),
+        (0.7, 0.79, "distribution: do not reserve by its quantiles in distribution."),
+        (0.78, 0.82, "hold 78 % of answers in distribution and 82 % out of distribution."),
+        (0.8, 0.93, "and 93 % out of distribution: they are too wide there."),
+    ],
+)
+def test_intervals_that_hold_too_little(inside: float, outside: float, said: str) -> None:
+    covered = [
+        *scored("boosted", inside, "in", "coverage_80"),
+        *scored("boosted", outside, "ood", "coverage_80"),
+    ]
+    assert any(one.endswith(said) for one in judged([*OTHER, *covered]))
+
+
+def test_a_coverage_off_by_chance_is_not_held_against_anyone() -> None:
+    wide = scored("boosted", 0.7, metric="coverage_80", half=0.12)
+    assert "boosted's 80 % intervals hold 70 % of answers here." in judged([*GOOD, *wide])
+
+
+def test_who_orders_worse_at_no_lower_cost_is_left_out() -> None:
+    dear = [*GOOD, cost("boosted", 300.0), cost("histogram", 300.0)]
+    assert judged(dear)[-1] == "histogram costs no less and orders worse: leave it out here."
+    cheap = [*GOOD, cost("boosted", 300.0), cost("histogram", 20.0)]
+    assert not any("leave it out" in one for one in judged(cheap))
+    elsewhere = [*OTHER, behind("sqlm", -0.11, -0.07, "in"), cost("boosted", 3), cost("sqlm", 9)]
+    assert not any("leave it out" in one for one in judged(elsewhere))
 
 
 def test_a_lead_within_chance_is_none() -> None:
@@ -109,15 +177,15 @@ def test_a_control_that_is_as_good_is_said_plainly() -> None:
 def test_a_control_within_chance_is_not_beaten() -> None:
     results = [*scored("boosted", 0.57), *scored("prompt-length", 0.56)]
     assert "do not tell boosted from it" in judged([*results, behind("prompt-length", -0.03, 0)])[1]
-    assert "without intervals the difference may be chance" in judged(results)[1]
+    assert "(the difference may be chance)" in judged(results)[1]
 
 
 @pytest.mark.parametrize(
     ("ceiling", "said"),
     [
         (0.84, "boosted goes 85 % of the way there from chance."),
-        (0.75, "estimated from few samples; boosted reaches it."),
-        (0.5, "what can be known of these answers orders none of them."),
+        (0.75, "estimated from one other sample, so rather low: boosted reaches it."),
+        (0.5, "so rather low: they tell no order."),
     ],
 )
 def test_the_ceiling(ceiling: float, said: str) -> None:
@@ -137,11 +205,23 @@ def test_what_a_prediction_costs() -> None:
     assert "3 % of the 10 ms that a mean answer" in judged(results, 0.01)[3]
 
 
-def test_a_detector_at_chance_is_called_that() -> None:
-    good = scored("knn", 0.8, metric="auroc")
-    assert "with AUROC 0.80 (0.78 to 0.82); chance is 0.50" in judged([*GOOD, *good])[-1]
-    bad = scored("knn", 0.51, metric="auroc")
-    assert "no better than chance (AUROC 0.51)" in judged([*GOOD, *bad])[-1]
+@pytest.mark.parametrize(
+    ("area", "half", "tells"),
+    [
+        (0.8, 0.02, True),
+        (0.51, 0.02, False),
+        (0.4, 0.02, False),
+        (0.56, None, True),
+        (0.54, None, False),
+    ],
+)
+def test_a_detector_at_chance_tells_nothing(area: float, half: float | None, tells: bool) -> None:
+    found = scored("knn", area, metric="auroc", half=half or 0.0)
+    if half is None:
+        found = [replace(one, low=None, high=None) for one in found]
+    said = judged([*GOOD, *found])[-1]
+    assert said.startswith("knn tells requests") == tells
+    assert ("is not shown to tell" in said) != tells
 
 
 def test_controls_alone_are_no_verdict() -> None:
