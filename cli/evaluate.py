@@ -12,13 +12,18 @@ from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.cli.named import fitted, is_control, labels, load_named, parse_ratios
-from lengthpred.errors import DataError
+from lengthpred.errors import DataError, LengthPredError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
+    from lengthpred.base import Detector, Predictor
     from lengthpred.data.table import Rows, Table
     from lengthpred.eval.baseline import Baseline, Regression
+    from lengthpred.eval.compare import Comparison
+    from lengthpred.eval.simulate import Simulation
 
 __all__ = ["register"]
 
@@ -73,8 +78,8 @@ def evaluate(
     baseline: Annotated[
         Path | None,
         typer.Option(
-            help="An earlier eval.json on the same rows: exit with 3 where a metric is worse than "
-            "its interval there.",
+            help="An earlier eval.json on the same rows: exit with 3 where a score of a whole "
+            "split is worse than its interval there.",
             show_default=False,
         ),
     ] = None,
@@ -93,7 +98,7 @@ def evaluate(
 ) -> None:
     """Compare predictors with each other and with the controls, in and out of distribution."""
     from lengthpred.cli.comparison_table import print_comparison
-    from lengthpred.cli.report import replay_compared, write_report_or_say
+    from lengthpred.cli.report import write_report_or_say
     from lengthpred.data.table import Table
     from lengthpred.eval.compare import compare, detectors_in
     from lengthpred.eval.output import Document, check_out, write_results
@@ -126,9 +131,6 @@ def evaluate(
             cost=cost,
             on_progress=on_progress,
         )
-        simulation = None
-        if out is not None and replay and any(hasattr(one, "predict") for one in own.values()):
-            simulation = replay_compared(comparison, own, seed=seed, on_progress=on_progress)
     command = f"lengthpred {shlex.join(sys.argv[1:])}"
     document = Document(command, table.fingerprint, seed, comparison.results)
     if as_json:
@@ -141,12 +143,44 @@ def evaluate(
     if out is not None:
         for path in write_results(document, out, force=force):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        simulation = replayed(comparison, own, seed, console) if replay else None
         write_report_or_say(
             out, document, console, comparison=comparison, simulation=simulation, prompts=prompts
         )
     if before is not None:
+        if before.left_out:
+            console.print(
+                f"note: {before.path} also holds {', '.join(before.left_out)}, which nothing here "
+                "is compared with",
+                highlight=False,
+                markup=False,
+            )
         levels = {name: level for name, (_, level) in detectors_in(own, alpha).items()}
         exit_if_worse(before.regressions(comparison.results, levels), console)
+
+
+def replayed(
+    comparison: "Comparison",
+    own: "Mapping[str, Predictor | Detector]",
+    seed: int,
+    console: "Console",
+) -> "Simulation | None":
+    """What the predictors mean for a queue; the rest of the report does without it."""
+    from lengthpred.eval.worth import replay_compared
+
+    if not any(hasattr(one, "predict") for one in own.values()):
+        return None
+    with progress() as bar:
+        task = bar.add_task("replaying")
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"replaying {what}", completed=done, total=total)
+
+        try:
+            return replay_compared(comparison, own, seed=seed, on_progress=on_progress)
+        except LengthPredError as error:
+            console.print(f"note: no replay in the report: {error}", highlight=False, markup=False)
+            return None
 
 
 def read_before(

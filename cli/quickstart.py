@@ -212,13 +212,13 @@ def _replayed(
     comparison: "Comparison", artifacts: "dict[str, Storable]", seed: int
 ) -> "Simulation":
     """1,000 requests at once, and as many in a stream that the engine cannot keep up with."""
-    from lengthpred.cli.report import replay_compared
     from lengthpred.eval.replay.settings import SimulationSettings
+    from lengthpred.eval.worth import replay_compared
 
     settings = SimulationSettings(
-        requests=1000, draws=3, loads=(REPLAY_LOAD,), ood_ratios=REPLAY_RATIOS
+        requests=1000, draws=5, loads=(REPLAY_LOAD,), ood_ratios=REPLAY_RATIOS
     )
-    return _step(
+    found = _step(
         "replaying requests",
         lambda told: replay_compared(
             comparison,
@@ -228,6 +228,9 @@ def _replayed(
             on_progress=told,
         ),
     )
+    if found is None:  # ShareGPT's rows are far shorter than the engine's room
+        raise LengthPredError("no request of the test rows fits into the replayed engine")
+    return found
 
 
 def _write(

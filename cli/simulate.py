@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 TRAIN_ROWS = 200_000
+LOADS = (0.8, 1.0, 1.2, 1.5)
 
 
 class Engines(StrEnum):
@@ -86,11 +87,17 @@ def simulate_command(
         typer.Option(help="burst (all at once), poisson, bursty, trace (column arrival_s)."),
     ] = "burst,poisson",
     load: Annotated[
-        str, typer.Option(help="Arrival rates, as shares of what the engine can serve.")
-    ] = "0.8,1,1.2,1.5",
+        str | None,
+        typer.Option(
+            help="Arrival rates, as shares of what the engine can serve; by default 0.8,1,1.2,1.5.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Arrival rates in requests a second, for --load.", show_default=False),
+        typer.Option(
+            help="Arrival rates in requests a second, in place of --load.", show_default=False
+        ),
     ] = None,
     burstiness: Annotated[float, typer.Option(help="Of bursty arrivals; 1 is poisson.")] = 0.25,
     ood_ratio: Annotated[
@@ -150,6 +157,7 @@ def simulate_command(
     from lengthpred.cli.simulation_table import print_simulation
     from lengthpred.data.table import Table
     from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.replay.draws import check_recorded
     from lengthpred.eval.replay.settings import SimulationSettings
     from lengthpred.eval.replay.step_time import PRESET
     from lengthpred.eval.replay.workload import Engine
@@ -158,6 +166,8 @@ def simulate_command(
 
     if out is not None:
         check_out(out, force=force, name="simulate")
+    if load is not None and rate is not None:
+        raise SettingsError("--load and --rate say the same in two ways: give one of them")
     names, policies = _sorted_out(more or [], predictor or [], policy or [])
     settings = SimulationSettings(
         requests=requests,
@@ -172,7 +182,7 @@ def simulate_command(
         ),
         slice_tokens=slice_tokens,
         arrivals=tuple(part.strip() for part in arrivals.split(",")),
-        loads=_numbers(load, "--load"),
+        loads=LOADS if load is None else _numbers(load, "--load"),
         rates=() if rate is None else _numbers(rate, "--rate"),
         burstiness=burstiness,
         sum_limit=sum_limit,
@@ -184,6 +194,8 @@ def simulate_command(
     )
     table = Table(data)
     rows = table.rows(limit=max_rows, seed=seed)
+    if "trace" in settings.arrivals:
+        check_recorded(rows)
     train = rows if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     loaded = _loaded(names, train)
     seconds = {} if prediction_time is PredictionTime.NONE else _seconds(loaded, rows)
@@ -255,19 +267,13 @@ def _loaded(names: list[str], train: "Rows") -> "dict[str, Predictor | None]":
 
 def _seconds(loaded: "dict[str, Predictor | None]", rows: "Rows") -> dict[str, float]:
     """What one prediction of each takes, measured in a process of its own."""
-    from lengthpred.eval.cost import can_be_measured_apart, measure, measure_apart
+    from lengthpred.eval.cost import measure_best
 
-    seconds = {}
-    for label, one in loaded.items():
-        if one is not None:
-            apart = can_be_measured_apart(one)
-            costs = (
-                measure_apart(label, one, rows.requests)  # type: ignore[arg-type]
-                if apart
-                else measure(one, rows.requests)
-            )
-            seconds[label] = costs["us_per_request_p50"][0] / 1e6
-    return seconds
+    return {
+        label: measure_best(label, one, rows.requests)["us_per_request_p50"][0] / 1e6
+        for label, one in loaded.items()
+        if one is not None
+    }
 
 
 def _fitted(path: Path) -> "StepTime":

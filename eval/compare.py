@@ -16,7 +16,7 @@ from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.bootstrap import Resamples
 from lengthpred.eval.ceiling import LeaveOneOut, leave_one_out, score_ceilings
 from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
-from lengthpred.eval.cost import can_be_measured_apart, measure, measure_apart
+from lengthpred.eval.cost import can_be_measured_apart, measure_best
 from lengthpred.eval.mixes import RATIOS, Mix, make_mixes
 from lengthpred.eval.output import Result
 from lengthpred.eval.scoring import (
@@ -221,11 +221,7 @@ def _steps(on_progress: Progress | None, total: int) -> Callable[[str], None]:
 
 
 def _costs(name: str, predictor: Predictor, rows: Rows) -> Iterator[Result]:
-    if can_be_measured_apart(predictor):
-        costs = measure_apart(name, predictor, rows.requests)
-    else:
-        costs = measure(predictor, rows.requests)
-    for metric, (us, calls) in costs.items():
+    for metric, (us, calls) in measure_best(name, predictor, rows.requests).items():
         yield Result(name, "all", None, metric, us, None, None, calls)
 
 

@@ -26,7 +26,7 @@ from lengthpred.base import Predictor, Request
 from lengthpred.errors import ArtifactError, LengthPredError
 from lengthpred.registry import resolve
 
-__all__ = ["COST_METRICS", "can_be_measured_apart", "measure", "measure_apart"]
+__all__ = ["COST_METRICS", "can_be_measured_apart", "measure", "measure_apart", "measure_best"]
 
 COST_METRICS = (
     "us_per_request_p50",
@@ -55,6 +55,13 @@ def can_be_measured_apart(predictor: object) -> TypeGuard[Storable]:
         return issubclass(type(predictor), resolve(predictor.kind))
     except (ArtifactError, AttributeError):
         return False
+
+
+def measure_best(name: str, predictor: Predictor, requests: Sequence[Request]) -> Costs:
+    """As `measure`, in a process of its own wherever the predictor can be saved."""
+    if can_be_measured_apart(predictor):
+        return measure_apart(name, predictor, requests)
+    return measure(predictor, requests)
 
 
 def measure_apart(name: str, predictor: Storable, requests: Sequence[Request]) -> Costs:

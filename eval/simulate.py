@@ -18,7 +18,8 @@ from lengthpred.eval.replay.draws import Drawn, draw, draw_recorded
 from lengthpred.eval.replay.measures import measure_replay
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.settings import SimulationSettings
-from lengthpred.eval.replay.workload import Engine, Trace, Workload
+from lengthpred.eval.replay.step_time import PRESET
+from lengthpred.eval.replay.workload import Trace, Workload
 from lengthpred.models.controls import fit_constant
 
 __all__ = ["Replay", "ReplayResult", "Simulation", "simulate"]
@@ -34,6 +35,7 @@ COMPARED = (
     "p99_e2el_ms_longest_tenth",
 )
 CAPACITY_REQUESTS = 4096
+LASTING = 16  # requests a slot
 
 Progress = Callable[[str, int, int], None]
 
@@ -248,9 +250,20 @@ def _ratio(ratios: Sequence[float]) -> Estimate:
 
 def _notes(settings: SimulationSettings, rows: Rows, costs: Mapping[str, float]) -> list[str]:
     notes = []
-    if settings.engine == "continuous" and settings.hardware == Engine():
+    if settings.hardware.step_time == PRESET:
         notes.append(
             "Step times are the preset of a 7B model on two L40S, by roofline and not measured."
+        )
+    else:
+        notes.append(f"A step takes {settings.hardware.step_time}.")
+    zero = int((rows.lengths == 0).sum())
+    if zero:
+        notes.append(f"{zero:,} answers of no token are replayed as one token long.")
+    lasting = LASTING * settings.hardware.slots
+    if settings.requests < lasting and set(settings.arrivals) != {"burst"}:
+        notes.append(
+            f"{settings.requests:,} requests fill {settings.hardware.slots} slots only a few "
+            f"times: a queue has little time to grow; {lasting:,} (--requests) show a lasting load."
         )
     weight = settings.ordering.prefill_weight
     if weight:

@@ -75,6 +75,8 @@ class OrderingSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise SettingsError(f"{name} must lie between 0 and 1, not {value:g}")
+        if self.quantile in (0, 1):
+            raise SettingsError("the quantile must lie between 0 and 1: all costs would be alike")
         if self.quantum < 1:
             raise SettingsError(f"the quantum must be 1 token or more, not {self.quantum}")
         if list(self.slo_classes_s) != sorted(set(self.slo_classes_s)):
@@ -219,11 +221,12 @@ def _random(asked: _Asked) -> FloatArray:
 
 
 def _prompt_sjf(asked: _Asked) -> FloatArray:
-    return prompt_tokens(asked.requests)
+    """At the weight that prompts have beside answers, so that aging bites as much as under sjf."""
+    return asked.prefill if asked.settings.prefill_weight else prompt_tokens(asked.requests)
 
 
 def _longest_prompt_first(asked: _Asked) -> FloatArray:
-    return asked.settings.cap - np.minimum(prompt_tokens(asked.requests), asked.settings.cap)
+    return asked.settings.cap - np.minimum(_prompt_sjf(asked), asked.settings.cap)
 
 
 def _sjf(asked: _Asked) -> FloatArray:

@@ -59,7 +59,7 @@ settings = st.builds(
     max_overtake_s=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     cap=st.floats(1, 2**31),
     prefill_weight=st.floats(0, 10),
-    quantile=st.one_of(st.none(), st.floats(0, 1)),
+    quantile=st.one_of(st.none(), st.floats(0.001, 0.999)),
     preemption_ratio=st.floats(0, 1),
     slo_classes_s=st.sampled_from([(), (5.0,), (2.0, 10.0, 60.0)]),
     quantum=st.integers(1, 10**6),

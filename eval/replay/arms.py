@@ -91,24 +91,31 @@ def make_order(
     dist = None if arm.predictor is None else known[arm.predictor]
     requests, ordering, arrival = drawn.rows.requests, settings.ordering, work.arrival_s + EPOCH_S
     keys = priority(cost(arm.policy, dist, requests, None, ordering), arrival, ordering)
+    hides, ready = settings.prediction == "hide", _done(work.arrival_s, seconds)
+    guess = prior[np.zeros(len(work), np.int64)]
     order = Order(keys, preempts=arm.policy in PREEMPTIVE)
     if arm.policy in PREEMPTIVE:
 
-        def with_progress(numbers: IntArray, written: IntArray) -> IntArray:
+        def with_progress(numbers: IntArray, written: IntArray, now: float) -> IntArray:
             asked = [requests[i] for i in numbers]
             part = None if dist is None else dist[numbers]
-            return priority(
-                cost(arm.policy, part, asked, written, ordering), arrival[numbers], ordering
-            )
+            if part is not None and hides:  # what is not told yet must not be used
+                told = (ready[numbers] <= now).astype(np.int64)
+                both = LengthDistribution.concat([guess[numbers], part])
+                part = both[np.arange(len(numbers)) + told * len(numbers)]
+            service = cost(arm.policy, part, asked, written, ordering)
+            return priority(service, arrival[numbers], ordering)
 
         order = replace(order, with_progress=with_progress)
     if not seconds:
         return order
-    ready = _done(work.arrival_s, seconds)
-    if settings.prediction == "charge":
+    if not hides:
         return replace(order, ready_s=ready)
-    guess = prior[np.zeros(len(work), np.int64)] if dist is not None else None
-    early = priority(cost(arm.policy, guess, requests, None, ordering), arrival, ordering)
+    early = priority(
+        cost(arm.policy, None if dist is None else guess, requests, None, ordering),
+        arrival,
+        ordering,
+    )
     return replace(order, known_s=ready, early=early)
 
 

@@ -52,11 +52,10 @@ def replay_batches(
                 ledger.finish(request, now)
             else:
                 ledger.preempt(request)
+                queue.written[request] = int(written[request])
                 if order.with_progress is not None:
-                    key = order.with_progress(
-                        batch[slot : slot + 1], written[batch[slot : slot + 1]]
-                    )
-                    queue.rekey(request, int(key[0]))
+                    at = batch[slot : slot + 1], written[batch[slot : slot + 1]]
+                    queue.rekey(request, int(order.with_progress(*at, now)[0]))
                 queue.push(request, now)
     return ledger.trace(*queue.depths())
 

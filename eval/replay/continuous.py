@@ -53,7 +53,7 @@ class _Replay:
         self.needs = np.zeros(engine.block_size, np.int64)  # new blocks by step, modulo block_size
         self.ends: list[tuple[int, int]] = []
         self.slots = list(range(engine.slots))
-        self.written = [0] * len(work)
+        self.written = self.queue.written
         self.ledger = Ledger(len(work))
 
     def run(self) -> Trace:
@@ -152,7 +152,7 @@ class _Replay:
             self.look_at = self.step + LOOK_EVERY
             numbers = np.array(list(self.running), np.int64)
             written = [self._progress(*item) for item in self.running.items()]
-            keys = self.order.with_progress(numbers, np.array(written, np.int64))
+            keys = self.order.with_progress(numbers, np.array(written, np.int64), self.now)
             for request, key in zip(self.running, keys.tolist(), strict=True):
                 self.queue.key[request] = key
 

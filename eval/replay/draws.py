@@ -9,7 +9,7 @@ from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.ordering import prompt_tokens
 
-__all__ = ["Drawn", "draw", "draw_recorded"]
+__all__ = ["Drawn", "check_recorded", "draw", "draw_recorded"]
 
 LEAST_OUTPUT = 124  # tokens of a sum limit that prompts must leave
 
@@ -55,15 +55,21 @@ def draw_recorded(
 
     All rows where there are no more than n. Raises DataError where arrivals are not recorded.
     """
+    times = check_recorded(rows)
+    order = np.argsort(times, kind="stable")
+    first = int(rng.integers(max(len(rows) - n, 0) + 1))
+    picked = order[first : first + n]
+    return _limited(rows, picked, rng, sum_limit), times[picked]
+
+
+def check_recorded(rows: Rows) -> FloatArray:
+    """The recorded arrivals (n,), in seconds; raises DataError where one is missing."""
     times = np.asarray(rows.columns.get("arrival_s", np.full(len(rows), np.nan)), np.float64)
     if np.isnan(times).any():
         raise DataError(
             "recorded arrivals need the column arrival_s in every row: choose other --arrivals"
         )
-    order = np.argsort(times, kind="stable")
-    first = int(rng.integers(max(len(rows) - n, 0) + 1))
-    picked = order[first : first + n]
-    return _limited(rows, picked, rng, sum_limit), times[picked]
+    return times
 
 
 def _pick(rows: Rows, n: int, rng: np.random.Generator, ood_ratio: float | None) -> IntArray:

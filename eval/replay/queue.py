@@ -21,11 +21,12 @@ class Queue:
         self._came = 0
         late = order.known_s is not None and order.early is not None
         self.key: list[int] = (order.early if late else order.keys).tolist()  # type: ignore[union-attr]
-        self._final = order.keys
+        self._order = order
         self._news = self._later(ready, order.known_s) if late else []
         self._told = 0
         self._heap: list[tuple[int, int]] = []
         self._waiting = [False] * len(work)
+        self.written = [0] * len(work)  # tokens of each, as of when it last lost its slot
         self.depth = 0
         self.log: list[tuple[float, int]] = [(0.0, 0)]
 
@@ -42,7 +43,13 @@ class Queue:
         while self._told < len(self._news) and self._news[self._told][0] <= now:
             request = self._news[self._told][1]
             self._told += 1
-            self.rekey(request, int(self._final[request]))
+            self.rekey(request, self._told_key(request, now))
+
+    def _told_key(self, request: int, now: float) -> int:
+        if self._order.with_progress is None:
+            return int(self._order.keys[request])
+        at = np.array([request]), np.array([self.written[request]], np.int64)
+        return int(self._order.with_progress(*at, now)[0])
 
     def next_event(self) -> float:
         """When something comes or is told next, in seconds; infinite where nothing will."""

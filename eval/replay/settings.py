@@ -65,5 +65,7 @@ class SimulationSettings:
         for load in (*self.loads, *self.rates):
             if not 0 < load < np.inf:
                 raise SettingsError(f"a load or rate must be above 0, not {load:g}")
+        if not self.burstiness > 0:
+            raise SettingsError(f"the burstiness must be above 0, not {self.burstiness:g}")
         if "trace" in self.arrivals and self.ood_ratios != (None,):
             raise SettingsError("recorded arrivals come with their own rows: leave out OOD ratios")

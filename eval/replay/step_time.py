@@ -31,6 +31,12 @@ class StepTime:
         if not all(math.isfinite(part) and part >= 0 for part in parts) or self.fixed_s <= 0:
             raise SettingsError(f"step times must be 0 or more, the fixed one above 0, not {parts}")
 
+    def __str__(self) -> str:
+        return (
+            f"{1e3 * self.fixed_s:.3g} ms + {1e3 * self.prefill_token_s:.3g} ms a prompt token + "
+            f"{1e6 * self.kv_token_s:.3g} µs a KV token"
+        )
+
     def of(self, kv_tokens: npt.ArrayLike, prefill_tokens: npt.ArrayLike = 0) -> FloatArray:
         """Seconds of steps with so many tokens in the cache and so many of prompts computed."""
         prompts = np.asarray(prefill_tokens) * self.prefill_token_s

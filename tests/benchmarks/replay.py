@@ -49,7 +49,7 @@ def _remaining(work: Workload) -> Order:
     guess = work.output_tokens[:, None] * rng.lognormal(0, 0.5, (1, 9))
     known = LengthDistribution.from_samples(grid, list(guess))
 
-    def keys(numbers: IntArray, written: IntArray) -> IntArray:
+    def keys(numbers: IntArray, written: IntArray, now: float = 0.0) -> IntArray:
         asked = [requests[i] for i in numbers]
         return priority(
             cost("srpt", known[numbers], asked, written), work.arrival_s[numbers] + EPOCH_S

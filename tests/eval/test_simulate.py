@@ -155,11 +155,17 @@ def test_prediction_is_charged_or_hidden(engine: str) -> None:
     assert set(hidden.values()) == {free}
 
 
-def test_predictions_are_made_one_after_the_other() -> None:
+def test_what_comes_together_is_predicted_together() -> None:
     found = run(seconds={"fixed": 0.5}, requests=20)
-    first = found.replays[Arm("sjf", "fixed")].trace
-    assert first.start_s[-1] >= 20 * 0.5
-    assert first.start_s.tolist() == sorted(first.start_s)
+    trace = found.replays[Arm("sjf", "fixed")].trace
+    assert trace.start_s.min() == pytest.approx(20 * 0.5)
+
+
+def test_predictions_are_made_one_after_the_other() -> None:
+    options: dict[str, Any] = {"arrivals": ("poisson",), "rates": (1000.0,), "requests": 20}
+    trace = run(seconds={"fixed": 0.5}, **options).replays[Arm("fcfs", "fixed")].trace
+    assert (trace.start_s >= 0.5 * np.arange(1, 21)).all()
+    assert trace.start_s[-1] < 11
 
 
 def test_hidden_predictions_reorder_what_still_waits() -> None:
@@ -169,6 +175,28 @@ def test_hidden_predictions_reorder_what_still_waits() -> None:
     assert mean["sjf", "samples-mean"] < 0.95
     slow = run(seconds={"samples-mean": 1e6}, requests=200, prediction="hide")
     assert values(slow, "mean_e2el_ms_vs_fcfs")["sjf", "samples-mean"] == 1  # never in time
+
+
+def test_progress_does_not_tell_what_is_not_known_yet() -> None:
+    # With one key for all, srpt by the prior is the same whatever the true lengths are.
+    late = run(("srpt",), seconds={"samples-mean": 1e6, "fixed": 1e6}, prediction="hide")
+    mean = values(late, "mean_e2el_ms")
+    assert mean["srpt", "samples-mean"] == mean["srpt", "fixed"]
+    soon = run(("srpt",), seconds={"samples-mean": 1e-6, "fixed": 1e-6}, prediction="hide")
+    mean = values(soon, "mean_e2el_ms")
+    assert mean["srpt", "samples-mean"] < mean["srpt", "fixed"]
+
+
+def test_a_predictor_is_held_against_the_length_of_the_prompt_draw_by_draw() -> None:
+    found = loaded()
+    ratio = values(found, "mean_e2el_ms_vs_prompt")
+    assert ("sjf", "samples-mean") in ratio and ("prompt-sjf", None) not in ratio
+    fcfs = values(found, "mean_e2el_ms_vs_fcfs")
+    own, control = fcfs["sjf", "samples-mean"], fcfs["prompt-sjf", None]
+    assert ratio["sjf", "samples-mean"] == pytest.approx(own / control)
+    assert fcfs["longest-first", "oracle"] / fcfs["longest-prompt-first", None] == pytest.approx(
+        ratio["longest-first", "oracle"]
+    )
 
 
 def test_intervals_need_two_draws() -> None:
@@ -242,7 +270,7 @@ def test_a_reader_is_told_what_to_know() -> None:
     assert "not measured" in notes[0]
     assert "25.0% of the lengths were stopped" in notes[1]
     assert "charged: fixed 10.00 ms" in notes[2]
-    assert run().notes == []
+    assert run().notes == ["A step takes 20 ms + 0.1 ms a prompt token + 0.1 µs a KV token."]
 
 
 def test_progress_is_reported_to_the_end() -> None:

@@ -99,7 +99,7 @@ class Reference:
         if self.order.with_progress is not None:
             for job in self.running:
                 at = np.array([job.number]), np.array([job.written])
-                job.key = int(self.order.with_progress(*at)[0])
+                job.key = int(self.order.with_progress(*at, self.now)[0])
 
     def _give_way(self) -> None:
         waiting = self._waiting()

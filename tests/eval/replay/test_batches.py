@@ -85,7 +85,7 @@ def test_slices_run_to_their_end_and_compute_anew() -> None:
 def test_the_keys_of_slices_follow_progress() -> None:
     work = make_work([9, 4], prompts=1)
 
-    def left(numbers: IntArray, written: IntArray) -> IntArray:
+    def left(numbers: IntArray, written: IntArray, now: float = 0.0) -> IntArray:
         more: IntArray = work.output_tokens[numbers] - written
         return more
 

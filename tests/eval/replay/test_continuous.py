@@ -27,7 +27,7 @@ def shortest(work: Workload) -> Order:
 def remaining(work: Workload) -> Order:
     """Knows the truth, and lets a shorter one take the slot of a longer one."""
 
-    def left(numbers: IntArray, written: IntArray) -> IntArray:
+    def left(numbers: IntArray, written: IntArray, now: float = 0.0) -> IntArray:
         more: IntArray = work.output_tokens[numbers] - written
         return more
 
@@ -230,7 +230,7 @@ def test_progress_is_looked_at_now_and_then() -> None:
     work = make_work(list(range(50, 90)))
     looks: list[int] = []
 
-    def left(numbers: IntArray, written: IntArray) -> IntArray:
+    def left(numbers: IntArray, written: IntArray, now: float = 0.0) -> IntArray:
         looks.append(len(numbers))
         more: IntArray = work.output_tokens[numbers] - written
         return more

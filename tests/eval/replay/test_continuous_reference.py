@@ -91,7 +91,7 @@ def test_keys_that_are_told_later(case: Case) -> None:
 def test_keys_that_look_at_progress(case: Case) -> None:
     work, engine, (keys, _) = case
 
-    def left(numbers: IntArray, written: IntArray) -> IntArray:
+    def left(numbers: IntArray, written: IntArray, now: float = 0.0) -> IntArray:
         key: IntArray = np.maximum(3 * keys[numbers] - written, 0)
         return key
 
