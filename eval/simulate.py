@@ -11,12 +11,8 @@ from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import DataError, require
 from lengthpred.eval.replay.arms import Arm, Asked, control_of, make_arms, make_order
-from lengthpred.eval.replay.arrivals import arrive, recorded
-from lengthpred.eval.replay.batches import replay_batches
-from lengthpred.eval.replay.continuous import replay_continuous
-from lengthpred.eval.replay.draws import Drawn, draw, draw_recorded
 from lengthpred.eval.replay.measures import measure_replay
-from lengthpred.eval.replay.order import Order
+from lengthpred.eval.replay.scenarios import Scenario, make_scenarios, make_workload, replay
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.step_time import PRESET
 from lengthpred.eval.replay.workload import Trace, Workload
@@ -34,7 +30,6 @@ COMPARED = (
     "mean_e2el_ms_longest_tenth",
     "p99_e2el_ms_longest_tenth",
 )
-CAPACITY_REQUESTS = 4096
 LASTING = 16  # requests a slot
 
 Progress = Callable[[str, int, int], None]
@@ -86,14 +81,6 @@ class Simulation:
     replays: Mapping[Arm, Replay]
 
 
-@dataclass(frozen=True)
-class _Scenario:
-    arrivals: str
-    load: float | None
-    rate: float | None
-    ood_ratio: float | None
-
-
 def simulate(
     predictors: Mapping[str, Predictor | None],
     rows: Rows,
@@ -120,13 +107,13 @@ def simulate(
     prior = fit_constant(rows).predict([Request()])
     ask = Asked(predictors, rows)
     report = on_progress or (lambda what, done, total: None)
-    measured: dict[tuple[_Scenario, Arm], list[dict[str, float]]] = {}
+    measured: dict[tuple[Scenario, Arm], list[dict[str, float]]] = {}
     replays: dict[Arm, Replay] = {}
-    scenarios = list(_scenarios(chosen, rows, seed))
+    scenarios = list(make_scenarios(chosen, rows, seed))
     steps, done = chosen.draws * len(scenarios) * len(arms), 0
     for number in range(chosen.draws):
         for scenario in scenarios:
-            drawn, work = _workload(chosen, scenario, rows, seed, number)
+            drawn, work = make_workload(chosen, scenario, rows, seed, number)
             known: dict[str, LengthDistribution] = {}
             for arm in arms:
                 report(f"{arm.policy} {arm.predictor or ''}".strip(), done, steps)
@@ -134,7 +121,7 @@ def simulate(
                     known[arm.predictor] = ask(arm.predictor, drawn, seed + number)
                 taken = costs.get(arm.predictor or "", 0.0)
                 order = make_order(arm, drawn, work, known, prior, taken, chosen)
-                trace = _run(chosen, work, order)
+                trace = replay(chosen, work, order)
                 measured.setdefault((scenario, arm), []).append(measure_replay(work, trace))
                 if number == 0 and scenario == scenarios[-1]:
                     replays[arm] = Replay(work, trace)
@@ -145,64 +132,9 @@ def simulate(
     return Simulation(chosen, results, notes, replays)
 
 
-def _scenarios(settings: SimulationSettings, rows: Rows, seed: int) -> Iterator[_Scenario]:
-    """Each kind of arrivals at each load and OOD ratio, the quiet ones first."""
-    for ratio in settings.ood_ratios:
-        for kind in settings.arrivals:
-            if kind == "burst" or (kind == "trace" and not settings.rates):
-                yield _Scenario(kind, None, None, ratio)
-            elif settings.rates:
-                yield from (_Scenario(kind, None, rate, ratio) for rate in sorted(settings.rates))
-            else:
-                most = _capacity(settings, rows, ratio, seed)
-                yield from (_Scenario(kind, x, x * most, ratio) for x in sorted(settings.loads))
-
-
-def _capacity(settings: SimulationSettings, rows: Rows, ratio: float | None, seed: int) -> float:
-    """Requests a second that the engine serves when there are always more than it can take."""
-    n = max(CAPACITY_REQUESTS, 8 * settings.hardware.slots)
-    rng = np.random.default_rng([seed, 0])
-    drawn = draw(rows, n, rng, sum_limit=settings.sum_limit, ood_ratio=ratio)
-    work = Workload(np.zeros(n), drawn.prompt_tokens, drawn.output_tokens)
-    return n / float(_run(settings, work, Order(np.arange(n))).finish_s.max())
-
-
-def _workload(
-    settings: SimulationSettings, scenario: _Scenario, rows: Rows, seed: int, number: int
-) -> tuple[Drawn, Workload]:
-    """The requests of a draw, the same at every load."""
-    rng = np.random.default_rng([seed, 1, number])
-    if scenario.arrivals == "trace":
-        drawn, times = draw_recorded(rows, settings.requests, rng, sum_limit=settings.sum_limit)
-        arrivals = recorded(times, scenario.rate)
-    else:
-        drawn = draw(
-            rows,
-            settings.requests,
-            rng,
-            sum_limit=settings.sum_limit,
-            ood_ratio=scenario.ood_ratio,
-        )
-        arrivals = arrive(
-            scenario.arrivals,
-            settings.requests,
-            scenario.rate,
-            rng,
-            burstiness=settings.burstiness,
-        )
-    return drawn, Workload(arrivals, drawn.prompt_tokens, drawn.output_tokens)
-
-
-def _run(settings: SimulationSettings, work: Workload, order: Order) -> Trace:
-    if settings.engine == "continuous":
-        return replay_continuous(work, order, settings.hardware)
-    slices = settings.slice_tokens if settings.engine == "slices" else None
-    return replay_batches(work, order, settings.hardware, slices)
-
-
 def _results(
     settings: SimulationSettings,
-    measured: Mapping[tuple[_Scenario, Arm], Sequence[Mapping[str, float]]],
+    measured: Mapping[tuple[Scenario, Arm], Sequence[Mapping[str, float]]],
 ) -> Iterator[ReplayResult]:
     for (at, arm), draws in measured.items():
         found = {metric: _mean([one[metric] for one in draws]) for metric in draws[0]}
@@ -251,11 +183,11 @@ def _ratio(ratios: Sequence[float]) -> Estimate:
 
 def _prompts_matter(
     settings: SimulationSettings,
-    measured: Mapping[tuple[_Scenario, Arm], Sequence[Mapping[str, float]]],
+    measured: Mapping[tuple[Scenario, Arm], Sequence[Mapping[str, float]]],
 ) -> Iterator[str]:
     """Advice where even the truth about answers orders worse than the length of prompts."""
 
-    def latency(at: _Scenario, arm: Arm) -> float:
+    def latency(at: Scenario, arm: Arm) -> float:
         return float(np.mean([one["mean_e2el_ms"] for one in measured[at, arm]]))
 
     oracle, prompts = Arm("sjf", "oracle"), control_of("sjf")

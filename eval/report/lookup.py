@@ -1,13 +1,13 @@
 """Results by what they are about."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from lengthpred import metrics
 from lengthpred.eval.ceiling import CEILINGS
 from lengthpred.eval.controls import CONTROLS
 from lengthpred.eval.output import Result
 from lengthpred.eval.replay.arms import Arm
+from lengthpred.eval.replay.scenarios import Scenario
 from lengthpred.eval.simulate import ReplayResult, Simulation
 from lengthpred.eval.slices import is_slice
 
@@ -60,21 +60,6 @@ class Scores:
         found = [r for name in among if (r := self.get(name, metric, split))]
         sign = 1 if metric in metrics.HIGHER_IS_BETTER else -1
         return max(found, key=lambda r: sign * r.value, default=None)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """How requests came in a replay: see ReplayResult."""
-
-    arrivals: str
-    load: float | None
-    rate: float | None
-    ood_ratio: float | None
-
-    @property
-    def x(self) -> float | None:
-        """What a sweep sweeps."""
-        return self.rate if self.load is None else self.load
 
 
 class Replays:

@@ -27,7 +27,7 @@ Key = tuple[str, str | None]
 @pytest.fixture(autouse=True)
 def small_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's capacity from fewer requests, to save time."""
-    monkeypatch.setattr("lengthpred.eval.simulate.CAPACITY_REQUESTS", 300)
+    monkeypatch.setattr("lengthpred.eval.replay.scenarios.CAPACITY_REQUESTS", 300)
 
 
 def run(
