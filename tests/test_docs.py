@@ -61,7 +61,7 @@ def test_the_kind_is_unknown_without_the_package(package: Path) -> None:
 def test_the_readme_has_its_two_commands() -> None:
     commands = dict(COMMAND.findall((ROOT / "README.md").read_text("utf-8")))
     assert commands.keys() == {"quickstart", "tests"}
-    for name, end in (("quickstart", "lengthpred quickstart"), ("tests", "python -m pytest -n auto")):
+    for name, end in (("quickstart", "lengthpred quickstart"), ("tests", "pytest -n auto")):
         assert commands[name].startswith("python3 -m venv .venv")
         assert commands[name].endswith(end)
 
