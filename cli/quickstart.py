@@ -26,6 +26,7 @@ __all__ = ["register"]
 
 KINDS = ("histogram", "boosted", "detector", "sqlm")
 RATIOS = (0.0, 0.2, 0.5, 0.8, 1.0)
+FILES = ("eval.json", "eval.csv", "simulate.json", "simulate.csv")
 REPLAY_RATIOS, REPLAY_LOAD = (0.0, 0.5, 0.8), 1.5
 TOKENIZER = "mistral-v3"
 MAX_PROMPT_TOKENS = 1024
@@ -263,7 +264,7 @@ def _show(comparison: "Comparison", simulation: "Simulation", out: Path, seconds
     for note in (*comparison.notes, *simulation.notes):
         stdout.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
     program = _program()
-    files = ", ".join(str(out / name) for name in ("eval.json", "simulate.json"))
+    files = ", ".join(str(out / name) for name in FILES)
     lines = (
         f"Made in {seconds:.0f} s. Report: {out / 'report.html'}; numbers: {files}; "
         f"artifacts: {', '.join(str(out / kind) for kind in KINDS)}",

@@ -41,8 +41,7 @@ def test_from_nothing_to_predictions(tmp_path: Path) -> None:
     assert {(kind, "tau") for kind in ("histogram", "boosted", "sqlm", "constant")} <= rows
     assert any("detector" in str(name) for name, metric in rows if metric == "auroc")
 
-    again, faster = run(out)
-    assert faster < seconds / 2
+    again, _ = run(out)
     assert again.count("reused") >= 2 + len(KINDS)
     assert numbers(out) == first
 
