@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from math import log
 
-from lengthpred.eval.replay.arms import Arm
+from lengthpred.eval.replay.arms import Arm, control_of
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.tables import arrivals_name, scenario_name
 from lengthpred.eval.report.words import change, listed, number, percent
 from lengthpred.eval.simulate import ReplayResult, Simulation
 
-__all__ = ["best_arm", "control_of", "goal_of", "judge_simulation", "policy_name"]
+__all__ = ["best_arm", "goal_of", "judge_simulation", "policy_name"]
 
 LATENCY, THROUGHPUT = "mean_e2el_ms", "total_token_throughput"
 NAMES = {LATENCY: "mean latency", THROUGHPUT: "tokens/s"}
@@ -66,11 +66,6 @@ def goal_of(policy: str) -> str:
 def best_arm(replays: Replays, at: Scenario, policy: str) -> Arm:
     """The policy's predictor that serves its goal best."""
     return _best_over(replays, [at], policy)
-
-
-def control_of(policy: str) -> Arm:
-    """The same by the length of the prompt."""
-    return Arm("longest-prompt-first" if policy == "longest-first" else "prompt-sjf")
 
 
 def _best_over(replays: Replays, scenarios: Sequence[Scenario], policy: str) -> Arm:

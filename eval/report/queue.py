@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from lengthpred.eval.replay.arms import Arm
-from lengthpred.eval.report.gains import control_of, policy_name
+from lengthpred.eval.replay.arms import Arm, control_of
+from lengthpred.eval.report.gains import policy_name
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.panels import Panel, Plot
 from lengthpred.eval.report.tables import arrivals_name, scenario_name

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from lengthpred.base import FloatArray
-from lengthpred.eval.replay.arms import Arm
-from lengthpred.eval.report.gains import best_arm, control_of
+from lengthpred.eval.replay.arms import Arm, control_of
+from lengthpred.eval.report.gains import best_arm
 from lengthpred.eval.report.lookup import Replays
 from lengthpred.eval.report.panels import Panel, Plot
 from lengthpred.eval.report.tables import scenario_name
