@@ -3,6 +3,7 @@
     LengthPredError             what a caller may want to catch; the CLI prints it and exits with 2
      ├─ DataError               a file, table or column that cannot be used
      ├─ ArtifactError           a folder that is no artifact, or a damaged or foreign one
+     ├─ BackendError            a language model or server that does not answer
      ├─ SettingsError           a recipe, option or argument with a wrong name or value
      └─ MissingExtraError       a package that an optional feature needs is not installed
 
@@ -15,6 +16,7 @@ from types import ModuleType
 
 __all__ = [
     "ArtifactError",
+    "BackendError",
     "DataError",
     "LengthPredError",
     "MissingExtraError",
@@ -34,6 +36,10 @@ class DataError(LengthPredError):
 
 class ArtifactError(LengthPredError):
     """A folder that is no artifact, or a damaged, foreign or newer one."""
+
+
+class BackendError(LengthPredError):
+    """A language model that cannot be loaded, or a server that does not answer."""
 
 
 class SettingsError(LengthPredError):

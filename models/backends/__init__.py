@@ -1,0 +1,1 @@
+"""Where answers come from: a local model, a server, or a table of recorded samples."""

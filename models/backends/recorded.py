@@ -1,0 +1,109 @@
+"""Recorded samples in place of a model: for experiments, and for what was labelled before."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lengthpred.base import IntArray, Request
+from lengthpred.errors import BackendError, DataError, require
+from lengthpred.models.backends.base import Source
+
+__all__ = ["RecordedBackend"]
+
+
+class RecordedBackend:
+    """Answers with the lengths in a table's rows of the same `id`.
+
+    Of k samples of a row it takes those numbered seed, seed + 1, ... modulo k, n of them; seeds are
+    thus a way to average over samples. A row with fewer than n samples repeats none: what is
+    missing is 0 and censored, as is everything of a request whose id is not in the table. A
+    longer sample than the cap is censored there. Temperature and deadline are not looked at.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._lock = threading.Lock()
+        self._samples: dict[str, tuple[IntArray, npt.NDArray[np.bool_]]] | None = None
+
+    def generate_lengths(
+        self,
+        requests: Sequence[Request],
+        n: int,
+        temperature: float,
+        cap: int,
+        deadline_s: float | None,
+        seed: int,
+    ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """See `lengthpred.models.backends.base.Backend`."""
+        samples = self._open()
+        lengths, censored = (
+            np.zeros((len(requests), n), np.int64),
+            np.ones((len(requests), n), bool),
+        )
+        for row, request in enumerate(requests):
+            found = samples.get(request.id)
+            if found is not None:
+                count = min(n, len(found[0]))
+                picked = (seed + np.arange(count)) % len(found[0])
+                lengths[row, :count], censored[row, :count] = found[0][picked], found[1][picked]
+        return np.minimum(lengths, cap), censored | (lengths > cap)
+
+    def checksum(self) -> str:
+        """See `lengthpred.models.backends.base.Backend`."""
+        try:
+            with Path(self.source.samples).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BackendError(
+                f"the table of samples {self.source.samples} cannot be read: {error.strerror}"
+            ) from error
+
+    def close(self) -> None:
+        """Forget the table."""
+        with self._lock:
+            self._samples = None
+
+    def _open(self) -> dict[str, tuple[IntArray, npt.NDArray[np.bool_]]]:
+        with self._lock:
+            if self._samples is None:
+                if self.source.checksum and self.checksum() != self.source.checksum:
+                    raise BackendError(
+                        f"{self.source.samples} is not the table of samples that this predictor "
+                        "was trained with: put that one back, or train again"
+                    )
+                self._samples = self._read()
+            return self._samples
+
+    def _read(self) -> dict[str, tuple[IntArray, npt.NDArray[np.bool_]]]:
+        table = require("lengthpred.data.table", "train", "Reading recorded samples")
+        try:
+            rows = table.Table(self.source.samples).rows()
+        except DataError as error:
+            raise BackendError(str(error)) from error
+        wanted = self.source.model
+        models = {request.model for request in rows.requests}
+        if wanted and wanted not in models:
+            raise BackendError(f"{self.source.samples} has no rows of the model '{wanted}'")
+        if not wanted and len(models) > 1:
+            raise BackendError(
+                f"{self.source.samples} has samples of {len(models)} models: name one of them "
+                f"as 'model' ({', '.join(sorted(models))})"
+            )
+        ends = np.searchsorted(rows.owner, np.arange(len(rows) + 1))
+        found: dict[str, tuple[IntArray, npt.NDArray[np.bool_]]] = {}
+        for row, request in enumerate(rows.requests):
+            if wanted and request.model != wanted:
+                continue
+            if not request.id or request.id in found:
+                what = f"two rows with the id '{request.id}'" if request.id else "a row without id"
+                raise BackendError(
+                    f"{self.source.samples} has {what}: samples are found by id, so each row "
+                    "needs its own"
+                )
+            place = slice(ends[row], ends[row + 1])
+            found[request.id] = rows.lengths[place], rows.censored[place]
+        return found
