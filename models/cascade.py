@@ -1,7 +1,9 @@
 """S-QLM's arrangement: a cheap predictor, a detector of requests it cannot know, a second one."""
 
+import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +12,12 @@ import numpy.typing as npt
 from lengthpred.artifact import Contents, Storable
 from lengthpred.base import Detector, IntArray, Observer, Predictor, Request
 from lengthpred.distribution import LengthDistribution
+from lengthpred.serving.bounded import BoundedCaller, checked
 
 __all__ = ["Cascade"]
 
 BATCH = 64
+MARGIN_S = 0.25  # of its time, at most a tenth, that a fallback has to come back in
 
 
 class Cascade(Storable):
@@ -24,6 +28,11 @@ class Cascade(Storable):
     `predict` waits for both. A server asks for `provisional` answers first, orders its queue by
     them, and `refine`s while requests wait: an unsure request keeps the primary's estimate until
     the second opinion is there. Raises ValueError when the parts answer on different grids.
+
+    `refine` goes on without a fallback that is slow, dead or wrong:
+
+    failures      requests whose second opinion was asked for and failed, since this was made
+    last_failure  why, the last time; "" while there is none
     """
 
     kind = "cascade"
@@ -39,12 +48,18 @@ class Cascade(Storable):
         self.detector = detector
         self.fallback = fallback
         self.alpha = alpha
+        self.failures = 0
+        self.last_failure = ""
+        self._lock = threading.Lock()
+        self._caller = BoundedCaller("the fallback")
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:
-        """See `lengthpred.Predictor`."""
+        """See `lengthpred.Predictor`. Waits for the fallback, and raises what it raises."""
         first, unsure = self.provisional(requests)
         rows = np.flatnonzero(unsure)
-        return self._replaced(first, rows, self.fallback.predict([requests[i] for i in rows]))
+        second = self.fallback.predict([requests[i] for i in rows])
+        checked(second, np.ones(len(rows), bool), len(rows), first.grid)
+        return self._replaced(first, rows, second)
 
     def provisional(
         self, requests: Sequence[Request]
@@ -58,7 +73,11 @@ class Cascade(Storable):
     ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
         """See `lengthpred.Refiner`: the fallback's answer for each, in batches until the deadline.
 
-        A fallback that refines itself gets what is left of the time.
+        A fallback that refines itself gets what is left of the time. One that does not, or that
+        overruns, holds its batch to the deadline and is left behind there; until it is done, later
+        refinements fail at once. Never raises for the fallback's sake: where it raises, is late or
+        answers wrongly, requests are not refined and count as `failures`. Several threads that
+        refine wait for one another.
         """
         end = time.monotonic() + deadline_s
         answer = self.primary.predict(requests)
@@ -69,13 +88,27 @@ class Cascade(Storable):
                 break
             rows = np.arange(start, min(start + BATCH, len(requests)))
             batch = [requests[i] for i in rows.tolist()]
-            if hasattr(self.fallback, "refine"):
-                second, done = self.fallback.refine(batch, left)
-            else:
-                second, done = self.fallback.predict(batch), np.ones(len(batch), bool)
+            ask = partial(self._second_answer, batch, left - min(left / 10, MARGIN_S))
+            try:
+                given = self._caller.call(ask, left)
+                second, done = checked(*given, n=len(batch), grid=answer.grid)
+            except Exception as error:
+                with self._lock:
+                    self.failures += len(batch)
+                    self.last_failure = f"{type(error).__name__}: {error}"
+                continue
             answer = self._replaced(answer, rows[done], second[done])
             refined[rows] = done
         return answer, refined
+
+    def _second_answer(
+        self, batch: Sequence[Request], left_s: float
+    ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
+        if hasattr(self.fallback, "refine"):
+            given: tuple[LengthDistribution, npt.NDArray[np.bool_]]
+            given = self.fallback.refine(batch, left_s)
+            return given
+        return self.fallback.predict(batch), np.ones(len(batch), bool)
 
     def observe(
         self, requests: Sequence[Request], lengths: IntArray, censored: npt.NDArray[np.bool_]
