@@ -18,6 +18,7 @@ PREDICTORS = {
     "constant": "lengthpred.models.controls:Constant",
     "histogram": "lengthpred.models.histogram:Histogram",
     "prompt-length": "lengthpred.models.controls:PromptLength",
+    "slm": "lengthpred.models.slm:GenerateAndCount",
 }
 DETECTORS = {
     "knn": "lengthpred.models.detectors:NearestNeighbours",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lengthpred.artifact import Card, Storable, check_target
+from lengthpred.base import Refiner
 from lengthpred.data.table import Rows, Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 from lengthpred.metrics import scores
@@ -18,6 +19,7 @@ from lengthpred.training.settings import (
     DetectorSettings,
     HistogramSettings,
     Settings,
+    SlmSettings,
     SqlmSettings,
     read_recipe,
 )
@@ -26,11 +28,17 @@ __all__ = ["KINDS", "fit", "train_kind"]
 
 CALIBRATION_SHARE = 0.15
 CALIBRATION_ROWS = 30_000
+REFINED_ROWS = 100
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind that can be trained: its module's `train`, its settings, and whether it streams."""
+    """A kind that can be trained.
+
+    module    whose `train` makes it
+    settings  of a recipe
+    streams   whether it learns from a stream, of any length
+    """
 
     module: str
     settings: type[Settings]
@@ -41,6 +49,7 @@ KINDS = {
     "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
+    "slm": Kind("lengthpred.training.slm", SlmSettings),
     "sqlm": Kind("lengthpred.training.sqlm", SqlmSettings),
 }
 
@@ -93,6 +102,10 @@ def train_kind(
         source = _stream(table, calibration, seed, models)
     trained: Storable = trainer.train(source, held, settings, rng, on_progress)
     named = tuple(sorted(models - {""}))
+    on_progress("scoring", 0, 0)
+    # What refines takes its time over an answer.
+    if isinstance(getattr(trained, "fallback", trained), Refiner):
+        held = _sample(held, REFINED_ROWS, seed)
     trained.card = Card(named, fingerprint, _scores(trained, held, rng))
     return trained
 
@@ -108,13 +121,13 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
             f"{table.path} has too few groups ({len(set(rows.groups.tolist()))}) to keep some for "
             "calibration: give a larger table, or one of its own with --calibration"
         )
-    return rows.take(~held), _sample(rows.take(held), seed)
+    return rows.take(~held), _sample(rows.take(held), CALIBRATION_ROWS, seed)
 
 
-def _sample(rows: Rows, seed: int) -> Rows:
-    if len(rows) <= CALIBRATION_ROWS:
+def _sample(rows: Rows, most: int, seed: int) -> Rows:
+    if len(rows) <= most:
         return rows
-    picked = np.random.default_rng([seed, 2]).choice(len(rows), CALIBRATION_ROWS, replace=False)
+    picked = np.random.default_rng([seed, 2]).choice(len(rows), most, replace=False)
     return rows.take(np.sort(picked))
 
 

@@ -4,19 +4,22 @@ A recipe holds the settings of one kind at its top level, and may name that `kin
 key, or a value that does not fit, is an error that names the key.
 """
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lengthpred.errors import SettingsError, did_you_mean
+from lengthpred.models.backends.base import Source
 
 __all__ = [
     "BoostedSettings",
     "DetectorSettings",
     "HistogramSettings",
     "Settings",
+    "SlmSettings",
     "SqlmSettings",
     "read_recipe",
 ]
@@ -72,14 +75,50 @@ class DetectorSettings(Settings):
     reference_rows: Annotated[int, Field(ge=10)] = 5_000
 
 
+class SlmSettings(Settings):
+    """Of what asks a small language model: where it is, and how it writes.
+
+    backend, model, url, samples, revision, device, dtype, batch: see `Source`. n answers of at
+    most `cap` tokens. pairs: prompts that it answers in training, to learn what its lengths mean.
+    """
+
+    backend: Literal["transformers", "openai", "recorded"]
+    model: str = ""
+    url: str | list[str] = []
+    samples: str = ""
+    revision: str = ""
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch: Annotated[int, Field(ge=1)] = 64
+    n: Annotated[int, Field(ge=1, le=100)] = 1
+    cap: Annotated[int, Field(ge=1)] = 1024
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    pairs: Annotated[int, Field(ge=20)] = 500
+
+    def source(self) -> Source:
+        """Where the model is."""
+        urls = [self.url] if isinstance(self.url, str) else self.url
+        names = ("backend", "revision", "device", "dtype", "batch")
+        return Source(
+            # An artifact is used from other folders than the one it was trained in.
+            model=os.path.abspath(self.model) if os.path.exists(self.model) else self.model,
+            samples=os.path.abspath(self.samples) if self.samples else "",
+            url=tuple(url for url in urls if url),
+            **{name: getattr(self, name) for name in names},
+        )
+
+
 class SqlmSettings(Settings):
     """Of S-QLM: the share `alpha` of in-distribution requests that get a second opinion.
 
-    fallback: the folder of an artifact; without one a boosted predictor is trained.
+    The second opinion is that of the small language model `slm`, or of an artifact (`fallback`, its
+    folder); without either a boosted predictor is trained for it.
     """
 
     alpha: Share = 0.05
     fallback: str | None = None
+    slm: SlmSettings | None = None
     histogram: HistogramSettings = HistogramSettings()
     detector: DetectorSettings = DetectorSettings()
     boosted: BoostedSettings = BoostedSettings()
@@ -95,7 +134,13 @@ def read_recipe(path: Path | None, kind: str, settings: type[S]) -> S:
     unknown key or a value that does not fit.
     """
     if path is None:
-        return settings()
+        try:
+            return settings()
+        except ValidationError as error:
+            raise SettingsError(
+                f"'{kind}' has no defaults for everything: give it a recipe (--recipe R.toml), "
+                f"{_explain(error, settings)}"
+            ) from error
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -114,10 +159,18 @@ def read_recipe(path: Path | None, kind: str, settings: type[S]) -> S:
 def _explain(error: ValidationError, settings: type[Settings]) -> str:
     first = error.errors()[0]
     where = [str(step) for step in first["loc"]]
+    if first["type"] == "missing":
+        return f"the setting '{'.'.join(where)}' is missing"
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(where)} = {first['input']!r}: {first['msg'].lower()}"
     owner: type[BaseModel] = settings
     for step in where[:-1]:
-        owner = type(owner.model_fields[step].default)
+        owner = _model_in(owner.model_fields[step].annotation)
     near = did_you_mean(where[-1], owner.model_fields)
     return f"there is no setting '{'.'.join(where)}'. {near}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The model of a field that holds one, or may."""
+    choices = (annotation, *get_args(annotation))
+    return next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))

@@ -6,9 +6,9 @@ from lengthpred.artifact import load
 from lengthpred.base import Predictor
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthGrid
-from lengthpred.errors import ArtifactError
+from lengthpred.errors import ArtifactError, SettingsError
 from lengthpred.models.cascade import Cascade
-from lengthpred.training import boosted, detectors, histogram
+from lengthpred.training import boosted, detectors, histogram, slm
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import SqlmSettings
 
@@ -24,10 +24,16 @@ def train(
 ) -> Cascade:
     """Train all three parts, or take the fallback from the artifact that the settings name.
 
-    Raises DataError when there is too little to learn from, and ArtifactError, before any work,
-    for a fallback that cannot be used.
+    Raises DataError when there is too little to learn from; SettingsError, ArtifactError and
+    BackendError, before other work, for a fallback or a small model that cannot be used.
     """
-    fallback = None if settings.fallback is None else _fallback(settings.fallback)
+    fallback: Predictor | None = None
+    if settings.fallback is not None and settings.slm is not None:
+        raise SettingsError("'fallback' and [slm] are two second opinions: give one of them")
+    if settings.fallback is not None:
+        fallback = _fallback(settings.fallback)
+    elif settings.slm is not None:
+        fallback = slm.train(rows, calibration, settings.slm, rng, on_progress)
     primary = histogram.train(rows, calibration, settings.histogram, rng, on_progress)
     detector = detectors.train(rows, calibration, settings.detector, rng, on_progress)
     if fallback is None:

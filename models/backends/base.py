@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 from numpy import bool_, float32
 
@@ -17,6 +18,7 @@ __all__ = [
     "ReadingBackend",
     "Source",
     "TextBackend",
+    "answered",
     "open_backend",
     "seconds_left",
 ]
@@ -153,6 +155,12 @@ def open_backend(source: Source) -> Backend:
     module, _, name = BACKENDS[source.backend].partition(":")
     made: Backend = getattr(importlib.import_module(module), name)(source)
     return made
+
+
+def answered(lengths: IntArray, censored: npt.NDArray[bool_]) -> npt.NDArray[bool_]:
+    """Of which requests lengths and censored (p, n) say anything at all, (p,)."""
+    told: npt.NDArray[bool_] = np.any(~censored | (lengths > 0), axis=1)
+    return told
 
 
 def seconds_left(end: float | None, now: float) -> float | None:

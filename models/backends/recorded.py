@@ -16,7 +16,7 @@ __all__ = ["RecordedBackend"]
 
 
 class RecordedBackend:
-    """Answers with the lengths in a table's rows of the same `id`.
+    """Answers with the lengths in a table's rows of the same `id`; rows of one prompt add up.
 
     Of k samples of a row it takes those numbered seed, seed + 1, ... modulo k, n of them; seeds are
     thus a way to average over samples. A row with fewer than n samples repeats none: what is
@@ -94,16 +94,19 @@ class RecordedBackend:
                 f"as 'model' ({', '.join(sorted(models))})"
             )
         ends = np.searchsorted(rows.owner, np.arange(len(rows) + 1))
-        found: dict[str, tuple[IntArray, npt.NDArray[np.bool_]]] = {}
+        places: dict[str, list[int]] = {}
         for row, request in enumerate(rows.requests):
-            if wanted and request.model != wanted:
-                continue
-            if not request.id or request.id in found:
-                what = f"two rows with the id '{request.id}'" if request.id else "a row without id"
+            if not wanted or request.model == wanted:
+                places.setdefault(request.id, []).append(row)
+        for name, same in places.items():
+            if not name or len({rows.requests[row].prompt for row in same}) > 1:
+                what = f"two prompts with the id '{name}'" if name else "rows without an id"
                 raise BackendError(
-                    f"{self.source.samples} has {what}: samples are found by id, so each row "
+                    f"{self.source.samples} has {what}: samples are found by id, so each prompt "
                     "needs its own"
                 )
-            place = slice(ends[row], ends[row + 1])
-            found[request.id] = rows.lengths[place], rows.censored[place]
-        return found
+        spans = {
+            name: np.concatenate([np.arange(ends[row], ends[row + 1]) for row in same])
+            for name, same in places.items()
+        }
+        return {name: (rows.lengths[span], rows.censored[span]) for name, span in spans.items()}

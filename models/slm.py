@@ -1,0 +1,133 @@
+"""S-QLM's second opinion: a small language model (SLM) writes the answer; its tokens are counted.
+
+A map fitted on pairs of lengths (`lengthpred.training.slm`) turns what the small model wrote into a
+distribution of what the large one will write. The model itself is not part of the artifact, which
+keeps where it is and a checksum of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from lengthpred.artifact import Contents, Storable
+from lengthpred.base import IntArray, Request
+from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.errors import BackendError
+from lengthpred.models.backends.base import Backend, Source, answered, open_backend
+from lengthpred.models.length_map import ALL_MODELS, LengthMap, apply_maps, identity
+
+__all__ = ["GenerateAndCount", "Generation"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How the small model writes: n answers of at most `cap` tokens; see `Backend`."""
+
+    n: int = 1
+    temperature: float = 1.0
+    cap: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.cap < 1 or not self.temperature >= 0:
+            raise ValueError(
+                "a generation has n and cap of 1 or more and a temperature of 0 or more"
+            )
+
+
+class GenerateAndCount(Storable):
+    """Lets a small model write n answers and maps their lengths to the large model's.
+
+    maps: by target model, and ALL_MODELS for any other; none at all is the identity.
+
+    With a small `cap` "longer than x" is known early and cheaply: a stopped answer is censored,
+    and never taken for one of `cap` tokens. A request that cannot be answered (it has no text, its
+    prompt is too long) gets what is known without an answer. Nothing is loaded or connected before
+    the first question. Raises BackendError when the model cannot be used or its server is down.
+    """
+
+    kind = "slm"
+
+    def __init__(
+        self,
+        source: Source,
+        generation: Generation,
+        maps: Mapping[str, LengthMap],
+        backend: Backend | None = None,
+    ) -> None:
+        self.source, self.generation, self.maps = source, generation, dict(maps)
+        self.backend = backend or open_backend(source)
+        self._grid = next((m.table.grid for m in maps.values()), LengthGrid())
+
+    def predict(self, requests: Sequence[Request]) -> LengthDistribution:
+        """See `lengthpred.Predictor`; waits for every answer."""
+        return self._answer(requests, *self._write(requests, None))
+
+    def provisional(
+        self, requests: Sequence[Request]
+    ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
+        """See `lengthpred.Refiner`: what is known before anything is written; all are unsure."""
+        nothing = np.zeros((len(requests), 1), np.int64), np.ones((len(requests), 1), bool)
+        return self._answer(requests, *nothing), np.ones(len(requests), bool)
+
+    def refine(
+        self, requests: Sequence[Request], deadline_s: float
+    ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
+        """See `lengthpred.Refiner`; what is half written at the deadline was stopped there."""
+        lengths, censored = self._write(requests, deadline_s)
+        return self._answer(requests, lengths, censored), answered(lengths, censored)
+
+    def _write(
+        self, requests: Sequence[Request], deadline_s: float | None
+    ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """Lengths and whether they were stopped, (p, n)."""
+        how = self.generation
+        if deadline_s is not None and deadline_s <= 0:
+            return np.zeros((len(requests), how.n), np.int64), np.ones((len(requests), how.n), bool)
+        lengths, censored = self.backend.generate_lengths(
+            requests, how.n, how.temperature, how.cap, deadline_s, how.seed
+        )
+        shape = (len(requests), how.n)
+        if lengths.shape != shape or censored.shape != shape or (lengths < 0).any():
+            raise BackendError(
+                f"the backend '{self.source.backend}' answered {len(requests)} requests with "
+                f"lengths of shape {lengths.shape}: it does not keep the protocol"
+            )
+        return lengths, censored
+
+    def _answer(
+        self, requests: Sequence[Request], lengths: IntArray, censored: npt.NDArray[np.bool_]
+    ) -> LengthDistribution:
+        if not self.maps:
+            return identity(self._grid, lengths, censored)
+        return apply_maps(self.maps, requests, lengths, censored)
+
+    def contents(self) -> Contents:
+        """See `Storable`."""
+        contents = Contents(
+            config={
+                "source": self.source.as_json(),
+                "generation": vars(self.generation),
+                "maps": list(self.maps),
+            },
+            grid=self._grid,
+        )
+        for number, one in enumerate(self.maps.values()):
+            contents.arrays |= one.arrays(f"map{number}")
+        return contents
+
+    @classmethod
+    def from_contents(cls, contents: Contents) -> Self:
+        """See `Storable`."""
+        config = contents.config
+        maps = {
+            str(name): LengthMap.from_arrays(contents.grid, contents.arrays, f"map{number}")
+            for number, name in enumerate(config["maps"])
+        }
+        if maps and ALL_MODELS not in maps:
+            raise ValueError("it has no map for models that it was not trained on")
+        generation = Generation(**config["generation"])
+        return cls(Source.from_json(config["source"]), generation, maps)
