@@ -23,12 +23,14 @@ def fit_score_table(
     lengths: IntArray,
     censored: npt.NDArray[np.bool_],
     weights: FloatArray,
+    prior_strength: float = PRIOR_STRENGTH,
 ) -> ScoreTable:
     """A monotone table from score to distribution, fitted on scores that the model did not learn.
 
     scores, lengths, censored, weights: shape (m,), one for each observed length. At each of 64
     evenly ranked scores the lengths of neighbouring ranks are weighted by a Gaussian, and their
     hazards estimated as Kaplan and Meier do, so that stopped answers count for what they show.
+    The marginal counts for `prior_strength` observations at each.
     Each cumulative probability is then made to fall with the score (isotonic regression).
 
     Raises DataError when nothing is given.
@@ -45,7 +47,7 @@ def fit_score_table(
     bandwidth = max(0.2 * len(scores) ** -0.2, 0.02)
     prior = marginal(grid, lengths, censored, weights)
     near = weights * np.exp(-0.5 * ((ranks - at[:, None]) / bandwidth) ** 2)
-    pmf = np.array([marginal(grid, lengths, censored, row, prior, PRIOR_STRENGTH) for row in near])
+    pmf = np.array([marginal(grid, lengths, censored, row, prior, prior_strength) for row in near])
     return ScoreTable(grid, knots, _monotone(pmf).astype(np.float32), prior.astype(np.float32))
 
 

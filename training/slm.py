@@ -24,6 +24,8 @@ USUAL = 512
 # Pairs that say nothing which the prompt's length has to outweigh: a few dozens of pairs show
 # relations that are not there.
 RIDGE = 20.0
+# Of the marginal at a score; more makes intervals too wide where two models agree well.
+PRIOR_STRENGTH = 1.0
 BATCH = 64
 
 
@@ -120,7 +122,12 @@ def fit_map(rows: Rows, lengths: IntArray, censored: npt.NDArray[np.bool_]) -> L
     weights = _weights(samples, prompts, _mean_logs(rows))
     scores = weights[0] * samples + weights[1] * prompts + weights[2]
     table = fit_score_table(
-        LengthGrid(), scores[rows.owner], rows.lengths, rows.censored, rows.weights
+        LengthGrid(),
+        scores[rows.owner],
+        rows.lengths,
+        rows.censored,
+        rows.weights,
+        PRIOR_STRENGTH,
     )
     return LengthMap(table, weights, usual)
 

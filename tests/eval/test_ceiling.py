@@ -1,6 +1,5 @@
 """The noise ceiling against brute force, known noise, and the figures measured on CASTILLO."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lengthpred.data.table import Rows
 from lengthpred.eval.ceiling import CEILINGS, leave_one_out, score_ceilings
 from lengthpred.eval.compare import compare
 from lengthpred.eval.output import read_results
+from tests.castillo import MISTRAL, castillo
 from tests.cli.commands import answered
 from tests.eval.cases import make_rows
 
@@ -94,8 +94,6 @@ def test_without_several_samples_there_is_none_and_a_note_says_so(rows: Rows) ->
     assert not any("noise ceiling" in note for note in several.notes)
 
 
-CASTILLO = "multimodel/castillo_lengths.parquet"
-MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 MEASURED = {  # tau of the mean of nine samples, averaged over which of the ten is the truth
     "Alpaca": (0.830, 400),
     "DollyDataset": (0.782, 400),
@@ -117,10 +115,7 @@ group = "prompt_id"
 
 @pytest.mark.shared_data
 def test_the_ceilings_measured_on_castillo(tmp_path: Path) -> None:
-    folder = os.environ.get("LENGTHPRED_SHARED_DATA")
-    if not folder:
-        pytest.skip("LENGTHPRED_SHARED_DATA does not name the folder of the measurement data")
-    whole = pq.read_table(Path(folder, CASTILLO))
+    whole = pq.read_table(castillo())
     ours = whole.filter(pc.equal(whole["model"].cast("string"), MISTRAL))
     pq.write_table(ours, tmp_path / "castillo.parquet")
     (tmp_path / "C.toml").write_text(COLUMNS)

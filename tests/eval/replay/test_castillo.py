@@ -5,29 +5,19 @@ output together at most 2,024 tokens. The measurement took random order for its 
 fcfs is for requests drawn at random.
 """
 
-import os
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
-from lengthpred import Request
-from lengthpred.data.table import Rows
 from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.draws import draw
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Engine, Workload
 from lengthpred.eval.simulate import simulate
+from tests.castillo import CHATS, CORPORA, MISTRAL, rows_of
 
-CASTILLO = "multimodel/castillo_lengths.parquet"
-MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
-CHATS = ("Alpaca", "DollyDataset", "ShareGPT")
-ALL = (*CHATS, "Apps", "BigCodeBench", "DS1000", "Mbpp")
 # Tokens a second and mean latency, against arrival order.
 MEASURED = {
     ("ShareGPT",): {
@@ -46,7 +36,7 @@ MEASURED = {
         ("longest-first", "samples-mean"): (1.15, 1.44),
         ("longest-prompt-first", None): (1.09, None),
     },
-    ALL: {
+    CORPORA: {
         ("sjf", "oracle"): (0.93, 0.83),
         ("sjf", "samples-mean"): (0.93, 0.82),
         ("longest-first", "oracle"): (1.15, 1.26),
@@ -56,30 +46,6 @@ MEASURED = {
     },
 }
 pytestmark = pytest.mark.shared_data
-
-
-@cache
-def rows_of(domains: tuple[str, ...]) -> Rows:
-    folder = os.environ.get("LENGTHPRED_SHARED_DATA")
-    if not folder:
-        pytest.skip("LENGTHPRED_SHARED_DATA does not name the folder of the measurement data")
-    table = pq.read_table(Path(folder, CASTILLO))
-    picked = [
-        row
-        for row in table.filter(pc.equal(table["model"].cast("string"), MISTRAL)).to_pylist()
-        if row["dataset"] in domains
-    ]
-    n = len(picked)
-    return Rows(
-        requests=[
-            Request(prompt=row["prompt"], prompt_tokens=row["input_tokens"]) for row in picked
-        ],
-        lengths=np.array([row["output_tokens"] for row in picked], np.int64).ravel(),
-        censored=np.zeros(10 * n, bool),
-        owner=np.repeat(np.arange(n), 10),
-        groups=np.arange(n),
-        columns={"ood": np.zeros(n, bool)},
-    )
 
 
 def ratios(
@@ -93,7 +59,7 @@ def ratios(
         sum_limit=2024,
     )
     known = {"samples-mean": None, "samples-max": None}
-    found = simulate(known, rows_of(domains), ("sjf", "longest-first"), settings)
+    found = simulate(known, rows_of(MISTRAL, domains), ("sjf", "longest-first"), settings)
     by_metric = {
         metric: {(r.policy, r.predictor): r.value for r in found.results if r.metric == metric}
         for metric in ("total_token_throughput_vs_fcfs", "mean_e2el_ms_vs_fcfs")
@@ -131,7 +97,7 @@ def test_a_watermark_under_kv_pressure(domains: tuple[str, ...], room: int) -> N
     latency: dict[str, list[float]] = {name: [] for name in speed}
     preemptions = dict.fromkeys(speed, 0)
     for seed in range(6):
-        drawn = draw(rows_of(domains), 1000, np.random.default_rng(seed), sum_limit=2024)
+        drawn = draw(rows_of(MISTRAL, domains), 1000, np.random.default_rng(seed), sum_limit=2024)
         work = Workload(np.zeros(1000), drawn.prompt_tokens, drawn.output_tokens)
         turn, outputs = np.arange(1000), drawn.output_tokens
         for name, keys, share in (
