@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Predict how long a language model's answer will be, before it runs.",
 )
 # Each module has a function `register(app)`. Heavy imports wait inside the commands.
-for _name in ("data", "doctor", "evaluate", "predict", "quickstart", "simulate", "train"):
+for _name in ("data", "doctor", "evaluate", "label", "predict", "quickstart", "simulate", "train"):
     import_module(f"lengthpred.cli.{_name}").register(app)
 
 

@@ -11,6 +11,7 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 __all__ = ["print_json", "progress", "stderr", "stdout"]
@@ -19,14 +20,19 @@ stdout = Console()
 stderr = Console(stderr=True)
 
 
-def progress() -> Progress:
-    """A progress bar on stderr that leaves nothing behind; invisible when stderr is no terminal."""
+def progress(*, eta: bool = False) -> Progress:
+    """A progress bar on stderr that leaves nothing behind; invisible when stderr is no terminal.
+
+    eta: with the time that is left, and with the field `note` of each task.
+    """
+    further = [TimeRemainingColumn(), TextColumn("{task.fields[note]}")] if eta else []
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *further,
         console=stderr,
         transient=True,
         disable=not sys.stderr.isatty(),

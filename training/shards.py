@@ -1,0 +1,254 @@
+"""The folder in which a labelling grows: one Parquet file a shard, whole or absent.
+
+    T2.parquet.partial/
+        lock              held by the run that is at work; a killed run lets go of it
+        settings.json     what the answers depend on
+        000000.parquet    a finished shard: row, output_tokens, censored
+        table.parquet     the whole table, just before it is moved to its place
+        done.json         sha256 of that table, and the report
+
+Everything is written under another name, synced and renamed. The settings' digest is in every
+shard, so that one of another labelling is never taken for one of this.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lengthpred.errors import DataError
+
+__all__ = ["Answers", "ShardFolder", "digest_of", "file_sha256"]
+
+SHARD = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("output_tokens", pa.list_(pa.int64())),
+        ("censored", pa.list_(pa.bool_())),
+    ]
+)
+LOCK, SETTINGS, DONE, TABLE = "lock", "settings.json", "done.json", "table.parquet"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to one row: its number in the table, m lengths in tokens, m times censored.
+
+    Samples that say nothing are left out; m is 0 where none says anything.
+    """
+
+    row: int
+    lengths: list[int]
+    censored: list[bool]
+
+
+class ShardFolder:
+    """The folder beside the table `out`. Raises DataError where it cannot be used."""
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        self.path = Path(f"{os.path.abspath(out)}.partial")
+        self.table = self.path / TABLE
+        self.digest = ""
+        self._gone = False
+
+    def exists(self) -> bool:
+        """Whether something is there. Raises DataError when it is no folder of a labelling."""
+        if not os.path.lexists(self.path):
+            return False
+        if not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / LOCK).exists()):
+            raise DataError(f"{self.path} is in the way: move it, or choose another --out")
+        return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and keep other runs out of it; one without shards is removed at the end.
+
+        Raises DataError when another run holds it. The operating system lets go of the lock when
+        a process ends, however it ends.
+        """
+        file = self._lock()
+        try:
+            self._sweep()
+            yield
+        finally:
+            # Once it is gone, one that is there is another run's.
+            if not self._gone and not (self.shards() or self.table.exists() or self.done()):
+                self.clear()
+            os.close(file)
+
+    def _lock(self) -> int:
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                file = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
+            except FileNotFoundError:  # another run has just removed the folder
+                continue
+            try:
+                _flock(file)
+                if os.fstat(file).st_ino == os.stat(self.path / LOCK).st_ino:
+                    os.ftruncate(file, 0)
+                    os.write(file, b"%d\n" % os.getpid())
+                    return file
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                owner = os.pread(file, 20, 0).decode("ascii", "replace").strip()
+                os.close(file)
+                raise DataError(
+                    f"another run (process {owner}) is at work in {self.path}: wait for it, or "
+                    "choose another --out"
+                ) from None
+            os.close(file)
+
+    def claim(self, settings: Mapping[str, Any], *, force: bool) -> None:
+        """Go on with a labelling of these settings, or begin one.
+
+        Raises DataError when one with other settings is there, unless `force`: then that is lost.
+        """
+        self.digest = digest_of(settings)
+        found = _read_json(self.path / SETTINGS)
+        if found is not None and digest_of(found) != self.digest:
+            if not force:
+                names = [n for n in settings if found.get(n) != settings[n]] or ["format"]
+                raise DataError(
+                    f"{self.path} holds an unfinished labelling with another "
+                    f"{' and '.join(names)}: repeat its command to go on with it, choose another "
+                    "--out, or add --force to start anew"
+                )
+            self.empty()
+            found = None
+        if found is None:
+            self.empty()
+            self._write_json(SETTINGS, settings)
+
+    def shards(self) -> list[Path]:
+        """The files of finished shards."""
+        return sorted(path for path in self.path.glob("*.parquet") if path.stem.isdigit())
+
+    def write(self, shard: int, answers: Sequence[Answers], worker: str) -> None:
+        """Put a finished shard in its place, for good."""
+        columns = [
+            [answer.row for answer in answers],
+            [answer.lengths for answer in answers],
+            [answer.censored for answer in answers],
+        ]
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, SHARD, strict=True)]
+        schema = SHARD.with_metadata({"settings": self.digest, "worker": worker})
+        fresh = self.path / f".{shard}.{uuid.uuid4().hex}.tmp"
+        try:
+            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), fresh)
+            _sync(fresh)
+            os.replace(fresh, self._file(shard))
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise DataError(
+                f"{self.path} cannot be written: {error.strerror or error}; once it can, repeat "
+                "the command and it goes on where it stopped"
+            ) from error
+
+    def read(self, shard: int) -> tuple[list[Answers], str]:
+        """A finished shard and who worked on it; no answers where it is absent or not of this."""
+        try:
+            table = pq.read_table(self._file(shard), partitioning=None)
+            marks = table.schema.metadata or {}
+            if marks.get(b"settings") != self.digest.encode():
+                return [], ""
+            columns = (table.column(name).to_pylist() for name in SHARD.names)
+            return [Answers(*row) for row in zip(*columns, strict=True)], marks[b"worker"].decode()
+        except (pa.ArrowException, OSError, KeyError):
+            return [], ""
+
+    def finish(self, out: Path, report: Mapping[str, Any]) -> None:
+        """Move the whole table to its place and remove the folder."""
+        _sync(self.table)
+        self._write_json(
+            DONE,
+            {"sha256": file_sha256(self.table), "settings": self.digest, "report": dict(report)},
+        )
+        os.replace(self.table, out)
+        _sync(out.parent)
+        self.clear()
+
+    def done(self) -> dict[str, Any] | None:
+        """What `finish` noted, where it was interrupted."""
+        return _read_json(self.path / DONE)
+
+    def clear(self) -> None:
+        """Remove the folder, except for what is not ours."""
+        self.empty()
+        (self.path / LOCK).unlink(missing_ok=True)
+        self._gone = True
+        with suppress(OSError):  # not empty: another run has begun, or the user put something there
+            self.path.rmdir()
+
+    def empty(self) -> None:
+        """Remove all that is ours except for the lock."""
+        self._sweep()
+        # done.json last: while it is there, nobody takes what is left for an unfinished labelling.
+        for path in (*self.shards(), self.table, self.path / SETTINGS, self.path / DONE):
+            path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed run was writing."""
+        for path in self.path.glob(".*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _file(self, shard: int) -> Path:
+        return self.path / f"{shard:06d}.parquet"
+
+    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        fresh = self.path / f".{name}.{uuid.uuid4().hex}.tmp"
+        fresh.write_text(json.dumps(value, indent=1), "utf-8")
+        _sync(fresh)
+        os.replace(fresh, self.path / name)
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """sha256 of settings, hexadecimal; they are as JSON holds them."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    if path.is_dir() and sys.platform == "win32":
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _flock(file: int) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
