@@ -114,8 +114,8 @@ def test_at_the_deadline_the_rest_keeps_the_first_answer() -> None:
     asked = ASKED * (10 * BATCH // len(ASKED))
     whole = cascade(slow)
     begun = time.monotonic()
-    answer, refined = whole.refine(asked, 0.5)
-    assert 0.4 < time.monotonic() - begun < 5
+    answer, refined = whole.refine(asked, 1.0)
+    assert 0.9 < time.monotonic() - begun < 5
     assert refined.tolist() == [True] * BATCH + [False] * (len(asked) - BATCH)
     assert said(answer) == ["high" if done else "low" for done in refined]
     # The batch that was asked and left behind has failed; the others were never asked.
@@ -212,14 +212,14 @@ def test_backend_stopped_in_mid_run_every_answer_still_arrives_in_time(how: str)
     if how == "raises":
         fallback.gate.wait = raises(BackendError("gone"))  # type: ignore
     whole = cascade(fallback, alpha=1)
-    deadline_s, refined = 0.3, []
+    deadline_s, refined = 1.0, []
     for i in range(80):
         asked = [Request(prompt=f"odd {i}")]
         begun = time.monotonic()
         assert said(whole.provisional(asked)[0]) == ["low"]
         assert time.monotonic() - begun < 5 * deadline_s
         answer, done = whole.refine(asked, deadline_s)
-        assert time.monotonic() - begun < 10 * deadline_s
+        assert time.monotonic() - begun < 6 * deadline_s
         assert said(answer) == ["high" if done.all() else "low"]
         refined.append(bool(done.all()))
     assert refined == [True] * 40 + [False] * 40 and whole.failures == 40
