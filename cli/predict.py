@@ -1,8 +1,10 @@
 """`lengthpred predict`: ask an artifact, and look at what it answers."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,14 +43,25 @@ def predict(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="The target model of TEXT.", show_default=False)] = "",
+    runner: Annotated[str, typer.Option(help="For --file: local, or ray for Ray Data.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="ray: how many workers (2).", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Predict how many tokens the answer will have."""
+    from lengthpred.runner import check_runner
+
     if (text is None) == (file is None):
         raise SettingsError("give either a prompt in quotes or --file with JSON lines")
+    count = check_runner(runner, workers)
+    if file is None and runner != "local":
+        raise SettingsError(f"--runner {runner} is for --file")
     predictor = _load(artifact)
     if file is not None:
-        _answer_file(predictor, file)
+        batches = _batches(file)
+        local = map(partial(_answered, predictor), batches)
+        _print_answers(local if runner == "local" else _over_ray(artifact, batches, count))
         return
     from lengthpred.base import Request
 
@@ -72,19 +85,39 @@ def _load(artifact: str) -> "Predictor":
     return load(artifact)
 
 
-def _answer_file(predictor: "Predictor", file: Path) -> None:
-    """One JSON line on stdout for each line of `file`, in the same order."""
-    unseen = 0
+def _batches(file: Path) -> list[list["Request"]]:
     # All lines are read before the first answer: a bad one ends the command with nothing printed.
     requests = list(_read(file))
-    for start in range(0, len(requests), BATCH):
-        batch = requests[start : start + BATCH]
-        answer = predictor.predict(batch)
-        unseen += _unseen(predictor, batch)
-        for summary in _summaries(batch, answer):
+    return [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
+
+
+def _answered(predictor: "Predictor", batch: list["Request"]) -> tuple[list[dict[str, Any]], int]:
+    """What to print for each request, and how many name a model that was never seen."""
+    return _summaries(batch, predictor.predict(batch)), _unseen(predictor, batch)
+
+
+def _over_ray(
+    artifact: str, batches: list[list["Request"]], workers: int
+) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """`_answered` for each batch, in order, by workers that load the artifact themselves."""
+    from lengthpred.runner import in_order, over_ray
+
+    return in_order(over_ray(partial(_worker, os.path.abspath(artifact)), batches, workers))
+
+
+def _worker(artifact: str) -> Callable[[list["Request"]], tuple[list[dict[str, Any]], int]]:
+    return partial(_answered, _load(artifact))
+
+
+def _print_answers(answers: Iterable[tuple[list[dict[str, Any]], int]]) -> None:
+    """One JSON line on stdout for each request."""
+    count, unseen = 0, 0
+    for summaries, new in answers:
+        count, unseen = count + len(summaries), unseen + new
+        for summary in summaries:
             # Escapes: an id may hold half a surrogate pair, which is no UTF-8.
             sys.stdout.write(json.dumps(summary) + "\n")
-    _say_unseen(unseen, len(requests))
+    _say_unseen(unseen, count)
 
 
 def _read(file: Path) -> Iterator["Request"]:
