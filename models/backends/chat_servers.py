@@ -1,0 +1,294 @@
+"""Posting to one or more chat servers: connections, retries, and who gets the next request."""
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import numpy as np
+
+from lengthpred.errors import BackendError, require
+
+__all__ = ["AllDownError", "ChatServers", "Json", "Watch"]
+
+TRIES = 5  # of one request, besides one at each further server
+BACKOFF_S = 0.25  # before the second try; doubles with every further one, give or take a half
+REST_S = 5.0  # for which a server that failed twice running is left alone; doubles, too
+LONGEST_WAIT_S = 60.0
+CONNECT_S = 5.0
+ANSWER_S = 600.0  # for one answer
+LIST_S = 10.0  # for the list of models
+# Servers (uvicorn) drop a connection that was idle for 5 s: a request must not meet that.
+IDLE_S = 4.0
+Json = dict[str, Any]
+
+
+class AllDownError(BackendError):
+    """No server works, after all tries."""
+
+
+class Failed(Exception):
+    """A try that may go better later.
+
+    busy: only because the server has too much to do; broken: it answered, but with an error;
+    wait_s: it is to be left alone so long.
+    """
+
+    def __init__(
+        self, why: str, busy: bool = False, broken: bool = False, wait_s: float = 0.0
+    ) -> None:
+        super().__init__(why)
+        self.busy, self.broken, self.wait_s = busy, broken, wait_s
+
+
+class Refused(Exception):
+    """A request that is refused however often it is sent."""
+
+
+@dataclass
+class Watch:
+    """What a caller may know while it waits, from any thread."""
+
+    trying: int = 0  # requests that a server works on, or did when they were given up
+    failure: str = ""  # the last one
+
+
+@dataclass(eq=False)
+class Server:
+    """One base URL and how it has been doing."""
+
+    url: str
+    in_flight: int = 0
+    failures: int = 0  # since it last answered
+    rests_until: float = 0.0
+    blocked_until: float = 0.0  # as it asked by Retry-After
+
+    def __str__(self) -> str:
+        return re.sub(r"//[^/@]*@", "//", self.url)  # a password may stand there
+
+    def rests(self, now: float) -> bool:
+        """Whether to leave it alone. After its rest, one request finds out how it is."""
+        return self.failures > 1 and (now < self.rests_until or self.in_flight > 0)
+
+    def failed(self, failure: Failed, now: float) -> None:
+        """Take note of a failure."""
+        self.blocked_until = max(self.blocked_until, now + failure.wait_s)
+        if not failure.busy:
+            self.failures += 1
+            rest = REST_S * 2.0 ** min(max(self.failures - 2, 0), 9)
+            self.rests_until = now + min(rest, LONGEST_WAIT_S)
+
+
+class ChatServers:
+    """Servers of one model, and a thread whose event loop talks to them.
+
+    The loop is their own so that any thread can ask, one that runs another event loop as well.
+    Coroutines of this class run there only; `submit` brings them there.
+    """
+
+    def __init__(self, urls: Sequence[str], batch: int) -> None:
+        self.servers = [Server(url.rstrip("/")) for url in urls]
+        self.slots = asyncio.Semaphore(batch)
+        self.answered = 0
+        # Many processes that ask one server should not come back to it at the same moment.
+        self.rng = np.random.default_rng(os.getpid())
+        self.httpx: Any = None
+        self.client: Any = None
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="lengthpred-openai", daemon=True
+        )
+        self.thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
+        """Run a coroutine on the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def close(self) -> None:
+        """Cancel what runs and end the thread. In the child of a fork there is none."""
+        if self.thread is threading.current_thread():  # it held the last reference to a backend
+            self.loop.stop()
+        elif self.thread.is_alive():
+            concurrent.futures.wait([self.submit(self._stop())], CONNECT_S)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join()
+            self.loop.close()
+
+    async def _stop(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.client is not None:
+            await self.client.aclose()
+
+    async def complete(self, body: Json, watch: Watch) -> Json | None:
+        """The answer to a chat completion; None when this request cannot be answered.
+
+        Raises AllDownError after the last try, and BackendError at once for what no try mends.
+        """
+        tried: set[Server] = set()
+        tries, answered_at_first = 0, self.answered
+        while True:
+            answered = self.answered
+            async with self.slots:
+                server = await self._pick(tried)
+                try:
+                    answer = await self._send(server, watch, "/chat/completions", body)
+                    self.answered += 1
+                    return answer
+                except Refused:
+                    return None
+                except Failed as error:
+                    failure = error
+            tried.add(server)
+            # Where others are answered in between, a busy server is asked for as long as it takes.
+            tries += not (failure.busy and self.answered > answered)
+            if tries >= TRIES + len(self.servers) - 1:
+                if failure.broken and self.answered > answered_at_first:
+                    return None  # the servers work: they fail at this one
+                raise AllDownError(f"no server answers after {tries} tries: {watch.failure}")
+            now = time.monotonic()
+            if all(other in tried or other.rests(now) for other in self.servers):
+                await self._back_off(tries - len(self.servers))
+
+    async def models(self, watch: Watch) -> list[str]:
+        """Names that the servers list; raises AllDownError when none of them answers."""
+        for tries in range(TRIES):
+            if tries:
+                await self._back_off(tries - 1)
+            lists = await asyncio.gather(*(self._list(server, watch) for server in self.servers))
+            if any(names is not None for names in lists):
+                return sorted({name for names in lists for name in names or ()})
+        raise AllDownError(f"no server answers after {TRIES} tries: {watch.failure}")
+
+    async def _list(self, server: Server, watch: Watch) -> list[str] | None:
+        try:
+            data = (await self._send(server, watch, "/models")).get("data")
+        except Failed:
+            return None
+        except Refused as error:
+            raise BackendError(f"{server} lists no models: {error}") from None
+        models = data if isinstance(data, list) else []
+        return [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
+
+    async def _back_off(self, doublings: int) -> None:
+        wait = BACKOFF_S * 2.0 ** min(max(doublings, 0), 9) * self.rng.uniform(0.5, 1.5)
+        await asyncio.sleep(min(wait, LONGEST_WAIT_S))
+
+    async def _pick(self, tried: set[Server]) -> Server:
+        """The one with least to do: of those that work, were not tried and may be asked."""
+        while True:
+            now = time.monotonic()
+            free = [server for server in self.servers if server.blocked_until <= now]
+            if free:
+                return min(free, key=lambda s: (s.rests(now), s in tried, s.in_flight))
+            await asyncio.sleep(min(server.blocked_until for server in self.servers) - now)
+
+    async def _send(
+        self, server: Server, watch: Watch, path: str, body: Json | None = None
+    ) -> Json:
+        """What the server answers. Raises Failed, Refused and BackendError."""
+        self._open()
+        server.in_flight += 1
+        watch.trying += 1
+        try:
+            answer = await self._exchange(server, path, body)
+        except Failed as failure:
+            server.failed(failure, time.monotonic())
+            watch.failure = f"{server}: {failure}"
+            watch.trying -= 1
+            raise
+        finally:
+            server.in_flight -= 1
+        watch.trying -= 1
+        server.failures = 0
+        return answer
+
+    def _open(self) -> None:
+        if self.client is None:
+            self.httpx = require("httpx", "openai", "Asking an OpenAI-compatible server")
+            self.client = self.httpx.AsyncClient(
+                timeout=self.httpx.Timeout(None, connect=CONNECT_S),
+                # No limit of connections: `slots` is one.
+                limits=self.httpx.Limits(keepalive_expiry=IDLE_S),
+            )
+
+    async def _exchange(self, server: Server, path: str, body: Json | None) -> Json:
+        key = api_key()
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {key}"} if key else {}
+        )
+        limit_s = LIST_S if body is None else ANSWER_S
+        try:
+            async with asyncio.timeout(limit_s):  # httpx's own starts anew with every byte
+                response = await self.client.request(
+                    "GET" if body is None else "POST",
+                    server.url + path,
+                    # Escaped, so that half a surrogate pair can be sent, too.
+                    content=None if body is None else json.dumps(body),
+                    headers=headers,
+                )
+        except TimeoutError:
+            raise Failed(f"no answer within {limit_s:.0f} s") from None
+        except (self.httpx.InvalidURL, self.httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise BackendError(f"'{server}' is no URL of a server: {error}") from None
+        except self.httpx.DecodingError as error:
+            raise Failed(f"an answer that cannot be unpacked: {error}", broken=True) from None
+        except self.httpx.RequestError as error:
+            raise Failed(str(error) or type(error).__name__) from None
+        if response.status_code != 200:
+            await self._raise_status(server, path, response, key)
+        try:
+            answer = response.json()
+        except (ValueError, RecursionError):
+            raise Failed("an answer that is no JSON", broken=True) from None
+        if not isinstance(answer, dict):
+            raise Failed("an answer that is no JSON object", broken=True)
+        return answer
+
+    async def _raise_status(self, server: Server, path: str, response: Any, key: str) -> None:
+        status = response.status_code
+        said = " ".join(response.text.split())[:300]
+        why = f"HTTP {status}: {said.replace(key, '***') if key else said}"
+        if status in (400, 413, 422):
+            raise Refused(why)
+        if status in (401, 403):
+            raise BackendError(
+                f"{server} does not let us in: set LENGTHPRED_API_KEY to a key of its own ({why})"
+            )
+        if status == 404 and path != "/models":
+            names = ", ".join(await self._list(server, Watch()) or ()) or "none"
+            raise BackendError(f"{server} does not have the model; its models: {names} ({why})")
+        if status == 404:
+            raise BackendError(f"{server} lists no models; does its URL end in /v1? ({why})")
+        if status in (408, 425, 429) or status >= 500:
+            wait_s = retry_after(response.headers.get("Retry-After", ""))
+            raise Failed(why, busy=status == 429, broken=status == 500, wait_s=wait_s)
+        raise BackendError(f"{server} does not answer as a chat server does: {why}")
+
+
+def api_key() -> str:
+    """From the environment; raises BackendError, without naming it, when it fits no header."""
+    key = os.environ.get("LENGTHPRED_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BackendError("the API key has characters that a key cannot have: copy it again")
+    return key
+
+
+def retry_after(text: str) -> float:
+    """Seconds to wait as a header says, in seconds or as a date; 0 if it says nothing."""
+    try:
+        date = not re.fullmatch(r"\s*\d+(\.\d+)?\s*", text)
+        wait = parsedate_to_datetime(text).timestamp() - time.time() if date else float(text)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(wait, 0.0), LONGEST_WAIT_S)
