@@ -70,10 +70,11 @@ class RefinementWorker:
     capacity    most requests that wait; at most `capacity + batch` are remembered
     batch       most requests of one call
     deadline_s  seconds that the predictor gets for a batch
-    rest_s      seconds without a call after a failure, and the most that they are doubled to by
-                further ones; then one request is tried before there are batches again. Nothing
-                waiting is dropped meanwhile, and while an overdue call still runs nothing is asked
-    clock       seconds, monotonic, for busy_s and hidden_s
+    rest_s      seconds without a call after one that failed or took its time for no answer at all,
+                and the most that they are doubled to by further ones; then one request is tried
+                before there are batches again. Nothing that waits is dropped meanwhile, and while
+                an overdue call still runs nothing is asked
+    clock       seconds, monotonic: what calls and waits are measured by
 
     Thread-safe. A daemon thread runs until `close`. Raises ValueError for a capacity or batch
     below 1, and for times that are not above 0.
@@ -223,7 +224,9 @@ class RefinementWorker:
         for row in np.flatnonzero(refined).tolist():
             assert answer is not None
             self._deliver(batch[row], answer[row])
-        return not failed or bool(refined.any())
+        # A server that takes requests and never answers is no error of its backend's: it is slow.
+        hangs = end - self._begun > self._deadline_s / 2
+        return bool(refined.any()) or not (failed or hangs)
 
     def _deliver(self, entry: Entry, answer: LengthDistribution) -> None:
         with self._wake:

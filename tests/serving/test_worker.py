@@ -321,6 +321,25 @@ def test_dead_for_a_while_then_alive_again(made: Made) -> None:
     assert (gaps > 0.99 * np.array([0.02, 0.04, 0.08, 0.1, 0.1, 0.1])).all()
 
 
+def test_a_predictor_that_takes_its_time_for_nothing_is_asked_for_one_at_a_time(made: Made) -> None:
+    now, took = [0.0], [6.0, 6.0, 4.0, 0.0]
+
+    def nothing(asked: Sequence[Request]) -> object:
+        now[0] += took[len(h.predictor.batches) - 1]
+        return Scripted.good(asked)[0], np.zeros(len(asked), bool)
+
+    h = made(Scripted(nothing), batch=4, deadline_s=10.0, clock=lambda: now[0])
+    h.plug()
+    for i in range(9):
+        h.submit(f"r{i}")
+    took += [0.0] * 9
+    h.release()
+    stats = h.idle()
+    assert (stats.unrefined, stats.failed) == (10, 0)
+    # A quick nothing, or one of 4 s in 10, is healthy: requests that nobody can answer.
+    assert [len(batch) for batch in h.predictor.batches] == [1, 1, 1, 4, 3]
+
+
 def test_a_healthy_answer_ends_the_backing_off(made: Made) -> None:
     h = made(Scripted(raising), rest_s=(0.001, WAIT_S * 100))
     for _ in range(2):
