@@ -148,7 +148,8 @@ def label(
     settings.check()
     count = check_runner(runner, workers)
     asked, target, folder = Table(table), Path(out), ShardFolder(out)
-    _check_target(target, asked, settings, force=force or folder.exists())
+    unfinished = folder.exists()
+    _check_target(target, asked, settings, force=force or unfinished)
     model = _model_name(settings.source)
     identity = settings.identity(asked, model)
     with folder.locked():
