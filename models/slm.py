@@ -6,7 +6,7 @@ keeps where it is and a checksum of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -19,7 +19,11 @@ from lengthpred.errors import BackendError
 from lengthpred.models.backends.base import Backend, Source, answered, open_backend
 from lengthpred.models.length_map import ALL_MODELS, LengthMap, apply_maps, identity
 
-__all__ = ["GenerateAndCount", "Generation"]
+__all__ = ["GenerateAndCount", "Generation", "MappedSamples", "shortened"]
+
+# Of a prompt that a small model shall look at but not answer: the end tells most of what is asked.
+HEAD, TAIL = 1500, 500
+CONTEXT = 2000
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,16 @@ class Generation:
             )
 
 
-class GenerateAndCount(Storable):
-    """Lets a small model write n answers and maps their lengths to the large model's.
+class MappedSamples(Storable):
+    """What a small model says of each request as lengths, mapped to the large model's.
 
     maps: by target model, and ALL_MODELS for any other; none at all is the identity.
 
-    With a small `cap` "longer than x" is known early and cheaply: a stopped answer is censored,
-    and never taken for one of `cap` tokens. A request that cannot be answered (it has no text, its
-    prompt is too long) gets what is known without an answer. Nothing is loaded or connected before
-    the first question. Raises BackendError when the model cannot be used or its server is down.
+    Subclasses say how the model is asked (`samples`). A request that it cannot answer (it has no
+    text, its prompt is too long) gets what is known without an answer. Nothing is loaded or
+    connected before the first question. Raises BackendError when the model cannot be used or its
+    server is down.
     """
-
-    kind = "slm"
 
     def __init__(
         self,
@@ -64,12 +66,12 @@ class GenerateAndCount(Storable):
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:
         """See `lengthpred.Predictor`; waits for every answer."""
-        return self._answer(requests, *self._write(requests, None))
+        return self._answer(requests, *self.samples(requests, None))
 
     def provisional(
         self, requests: Sequence[Request]
     ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
-        """See `lengthpred.Refiner`: what is known before anything is written; all are unsure."""
+        """See `lengthpred.Refiner`: what is known before the model is asked; all are unsure."""
         nothing = np.zeros((len(requests), 1), np.int64), np.ones((len(requests), 1), bool)
         return self._answer(requests, *nothing), np.ones(len(requests), bool)
 
@@ -77,26 +79,20 @@ class GenerateAndCount(Storable):
         self, requests: Sequence[Request], deadline_s: float
     ) -> tuple[LengthDistribution, npt.NDArray[np.bool_]]:
         """See `lengthpred.Refiner`; what is half written at the deadline was stopped there."""
-        lengths, censored = self._write(requests, deadline_s)
+        if deadline_s <= 0:
+            first, unsure = self.provisional(requests)
+            return first, ~unsure
+        lengths, censored = self.samples(requests, deadline_s)
         return self._answer(requests, lengths, censored), answered(lengths, censored)
 
-    def _write(
+    def samples(
         self, requests: Sequence[Request], deadline_s: float | None
     ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """Lengths and whether they were stopped, (p, n)."""
-        how = self.generation
-        if deadline_s is not None and deadline_s <= 0:
-            return np.zeros((len(requests), how.n), np.int64), np.ones((len(requests), how.n), bool)
-        lengths, censored = self.backend.generate_lengths(
-            requests, how.n, how.temperature, how.cap, deadline_s, how.seed
-        )
-        shape = (len(requests), how.n)
-        if lengths.shape != shape or censored.shape != shape or (lengths < 0).any():
-            raise BackendError(
-                f"the backend '{self.source.backend}' answered {len(requests)} requests with "
-                f"lengths of shape {lengths.shape}: it does not keep the protocol"
-            )
-        return lengths, censored
+        """Ask the model; lengths in tokens and whether each is a lower bound only, (p, k).
+
+        0 and censored: it said nothing. deadline_s: as `Backend` has it.
+        """
+        raise NotImplementedError
 
     def _answer(
         self, requests: Sequence[Request], lengths: IntArray, censored: npt.NDArray[np.bool_]
@@ -131,3 +127,40 @@ class GenerateAndCount(Storable):
             raise ValueError("it has no map for models that it was not trained on")
         generation = Generation(**config["generation"])
         return cls(Source.from_json(config["source"]), generation, maps)
+
+
+class GenerateAndCount(MappedSamples):
+    """Lets a small model write n answers and maps their lengths to the large model's.
+
+    With a small `cap` "longer than x" is known early and cheaply: a stopped answer is censored,
+    and never taken for one of `cap` tokens.
+    """
+
+    kind = "slm"
+
+    def samples(
+        self, requests: Sequence[Request], deadline_s: float | None
+    ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """See `MappedSamples`: lengths of the n answers, (p, n)."""
+        how = self.generation
+        lengths, censored = self.backend.generate_lengths(
+            requests, how.n, how.temperature, how.cap, deadline_s, how.seed
+        )
+        shape = (len(requests), how.n)
+        if lengths.shape != shape or censored.shape != shape or (lengths < 0).any():
+            raise BackendError(
+                f"the backend '{self.source.backend}' answered {len(requests)} requests with "
+                f"lengths of shape {lengths.shape}: it does not keep the protocol"
+            )
+        return lengths, censored
+
+
+def shortened(request: Request) -> Request:
+    """What a model reads that shall not answer: head and tail of the prompt, end of the context.
+
+    A look at a prompt is worth little more than its price, which grows with the prompt.
+    """
+    prompt, context = request.prompt, request.context
+    if len(prompt) > HEAD + TAIL:
+        prompt = f"{prompt[:HEAD]}\n...\n{prompt[-TAIL:]}"
+    return replace(request, prompt=prompt, context=context[-CONTEXT:])

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +10,14 @@ import numpy.typing as npt
 from lengthpred.base import FloatArray, IntArray
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthGrid
-from lengthpred.models.backends.base import Backend, answered, open_backend
+from lengthpred.models.backends.base import Source, answered, open_backend
 from lengthpred.models.length_map import ALL_MODELS, DOUBLE, LengthMap, fill_in, prompt_length
-from lengthpred.models.slm import GenerateAndCount, Generation
+from lengthpred.models.slm import GenerateAndCount, Generation, MappedSamples
 from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import SlmSettings
 
-__all__ = ["fit_map", "fit_maps", "train"]
+__all__ = ["FEW", "FEWEST", "fit_map", "fit_maps", "fit_on_samples", "pick", "train"]
 
 FEWEST = 20  # pairs that a map can be fitted to
 FEW = 50  # pairs from which its intervals keep their promise
@@ -27,6 +28,7 @@ RIDGE = 20.0
 # Of the marginal at a score; more makes intervals too wide where two models agree well.
 PRIOR_STRENGTH = 1.0
 BATCH = 64
+M = TypeVar("M", bound=MappedSamples)
 
 
 def train(
@@ -42,14 +44,23 @@ def train(
     predictor takes the small model's length as the large one's, with a warning. Raises
     BackendError when the small model cannot be used.
     """
-    source = settings.source()
-    backend = open_backend(source)
-    source = replace(source, checksum=backend.checksum())
     generation = Generation(settings.n, settings.temperature, settings.cap, settings.seed)
     picked = rows.take(pick(rows, settings.pairs, rng))
-    lengths, censored = write(backend, picked, generation, on_progress)
-    maps = fit_maps(picked, lengths, censored)
-    return GenerateAndCount(source, generation, maps, backend)
+    return fit_on_samples(GenerateAndCount, settings.source(), generation, picked, on_progress)
+
+
+def fit_on_samples(
+    kind: type[M], source: Source, how: Generation, rows: Rows, on_progress: OnProgress
+) -> M:
+    """Ask the small model about each row, as `kind` does, and fit the maps of its answers."""
+    backend = open_backend(source)
+    unfitted = kind(replace(source, checksum=backend.checksum()), how, {}, backend)
+    parts = []
+    for start in range(0, max(len(rows), 1), BATCH):
+        on_progress("asking the small model", start, len(rows))
+        parts.append(unfitted.samples(rows.requests[start : start + BATCH], None))
+    lengths, censored = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return kind(unfitted.source, how, fit_maps(rows, lengths, censored), backend)
 
 
 def pick(rows: Rows, most: int, rng: np.random.Generator) -> IntArray:
@@ -58,23 +69,6 @@ def pick(rows: Rows, most: int, rng: np.random.Generator) -> IntArray:
     if len(there) <= most:
         return there
     return np.sort(rng.choice(there, most, replace=False))
-
-
-def write(
-    backend: Backend, rows: Rows, how: Generation, on_progress: OnProgress
-) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-    """What the small model writes to each row, a batch at a time: lengths and stopped, (p, n)."""
-    parts = []
-    for start in range(0, len(rows), BATCH):
-        on_progress("asking the small model", start, len(rows))
-        asked = rows.requests[start : start + BATCH]
-        parts.append(
-            backend.generate_lengths(asked, how.n, how.temperature, how.cap, None, how.seed)
-        )
-    if not parts:
-        return np.zeros((0, how.n), np.int64), np.zeros((0, how.n), bool)
-    lengths, censored = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return lengths, censored
 
 
 def fit_maps(
