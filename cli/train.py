@@ -20,7 +20,11 @@ def register(app: typer.Typer) -> None:
 
 def train(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="histogram, boosted, detector or sqlm.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="histogram, boosted, detector, sqlm, slm, slm-prefill or slm-states.",
+        ),
     ],
     data: Annotated[Path, typer.Option(help="The table to train on.")],
     out: Annotated[Path, typer.Option(help="The folder that becomes the artifact.")],

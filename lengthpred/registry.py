@@ -19,6 +19,8 @@ PREDICTORS = {
     "histogram": "lengthpred.models.histogram:Histogram",
     "prompt-length": "lengthpred.models.controls:PromptLength",
     "slm": "lengthpred.models.slm:GenerateAndCount",
+    "slm-prefill": "lengthpred.models.slm_prefill:Prefill",
+    "slm-states": "lengthpred.models.slm_states:StatedLength",
 }
 DETECTORS = {
     "knn": "lengthpred.models.detectors:NearestNeighbours",

@@ -19,7 +19,9 @@ from lengthpred.training.settings import (
     DetectorSettings,
     HistogramSettings,
     Settings,
+    SlmPrefillSettings,
     SlmSettings,
+    SlmStatesSettings,
     SqlmSettings,
     read_recipe,
 )
@@ -50,6 +52,8 @@ KINDS = {
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
     "slm": Kind("lengthpred.training.slm", SlmSettings),
+    "slm-prefill": Kind("lengthpred.training.slm_prefill", SlmPrefillSettings),
+    "slm-states": Kind("lengthpred.training.slm_states", SlmStatesSettings),
     "sqlm": Kind("lengthpred.training.sqlm", SqlmSettings),
 }
 

@@ -19,7 +19,10 @@ __all__ = [
     "DetectorSettings",
     "HistogramSettings",
     "Settings",
+    "SlmPrefillSettings",
     "SlmSettings",
+    "SlmStatesSettings",
+    "SourceSettings",
     "SqlmSettings",
     "read_recipe",
 ]
@@ -75,11 +78,11 @@ class DetectorSettings(Settings):
     reference_rows: Annotated[int, Field(ge=10)] = 5_000
 
 
-class SlmSettings(Settings):
-    """Of what asks a small language model: where it is, and how it writes.
+class SourceSettings(Settings):
+    """Of what asks a small language model: where it is, and how often in training.
 
-    backend, model, url, samples, revision, device, dtype, batch: see `Source`. n answers of at
-    most `cap` tokens. pairs: prompts that it answers in training, to learn what its lengths mean.
+    backend, model, url, samples, revision, device, dtype, batch: see `Source`. pairs: prompts that
+    it is asked about in training, to learn what it says about the large model's lengths.
     """
 
     backend: Literal["transformers", "openai", "recorded"]
@@ -90,10 +93,6 @@ class SlmSettings(Settings):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch: Annotated[int, Field(ge=1)] = 64
-    n: Annotated[int, Field(ge=1, le=100)] = 1
-    cap: Annotated[int, Field(ge=1)] = 1024
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    seed: Annotated[int, Field(ge=0)] = 0
     pairs: Annotated[int, Field(ge=20)] = 500
 
     def source(self) -> Source:
@@ -107,6 +106,33 @@ class SlmSettings(Settings):
             url=tuple(url for url in urls if url),
             **{name: getattr(self, name) for name in names},
         )
+
+
+class SlmSettings(SourceSettings):
+    """Of generate-and-count: n answers of at most `cap` tokens."""
+
+    n: Annotated[int, Field(ge=1, le=100)] = 1
+    cap: Annotated[int, Field(ge=1)] = 1024
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SlmPrefillSettings(SourceSettings):
+    """Of the head on a small model's hidden state.
+
+    folds: the scores that it is calibrated on come from heads that did not see the row's group.
+    """
+
+    pairs: Annotated[int, Field(ge=20)] = 2000
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+
+
+class SlmStatesSettings(SourceSettings):
+    """Of asking for a length: n times; the median counts."""
+
+    n: Annotated[int, Field(ge=1, le=100)] = 3
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class SqlmSettings(Settings):
