@@ -22,9 +22,9 @@ __all__ = ["Answer", "Forward", "Job", "uniforms", "write"]
 # Tokens of prompts that go through the model in one call, at most and at first where there is a
 # deadline: logits and attention of a long batch must fit into memory, and a call cannot be stopped.
 CALL_TOKENS = 4096
-FIRST_CALL_TOKENS = 256
-# A call may take this part of what is left until the deadline.
-CALL_SHARE = 0.05
+FIRST_CALL_TOKENS = 64
+# Calls grow as long as one takes less than this part of what is left until the deadline.
+CALL_SHARE = 0.025
 # A batch is made smaller when this part of its rows has ended: the copy of the cache costs, too.
 ENDED_SHARE = 0.25
 
@@ -114,7 +114,7 @@ class Forward:
             end = min(self.seen + max(tokens // rows, 1), width - 1)
             self.feed(self.prompts[:, self.seen : end])
             left = seconds_left(until, begun)
-            if left is not None and time.monotonic() - begun < left * CALL_SHARE / 2:
+            if left is not None and time.monotonic() - begun < left * CALL_SHARE:
                 tokens = min(2 * tokens, CALL_TOKENS)
         return True
 

@@ -99,14 +99,14 @@ def load(source: Source) -> Loaded:
     """
     if source.dtype not in DTYPES:
         raise SettingsError(f"'{source.dtype}' is no dtype. {did_you_mean(source.dtype, DTYPES)}")
-    torch = require("torch", "torch", WHY)
-    transformers = require("transformers", "torch", WHY)
     path = locate(source)
     if source.checksum and checksum_of(path) != source.checksum:
         raise BackendError(
             f"{source.model} is not the model that this predictor was trained with: put that one "
             "back, or train again"
         )
+    torch = require("torch", "torch", WHY)
+    transformers = require("transformers", "torch", WHY)
     major = int(transformers.__version__.split(".")[0])
     how: dict[str, Any] = {}
     if path.is_file():
