@@ -13,10 +13,17 @@ from lengthpred.base import Request
 from lengthpred.data.table import Rows
 from lengthpred.models.cascade import Cascade
 from lengthpred.models.controls import fit_constant, fit_prompt_length
-from lengthpred.training import boosted, detectors, histogram
-from lengthpred.training.settings import BoostedSettings, DetectorSettings, HistogramSettings
+from lengthpred.training import boosted, detectors, histogram, slm, slm_states
+from lengthpred.training.settings import (
+    BoostedSettings,
+    DetectorSettings,
+    HistogramSettings,
+    SlmSettings,
+    SlmStatesSettings,
+)
+from tests.small_models import numbered, recorded_samples, stating_url
 
-__all__ = ["BUILDERS", "build", "synthetic_rows"]
+__all__ = ["BUILDERS", "ELSEWHERE", "build", "synthetic_rows"]
 
 TOPICS = {"list": 300, "poem": 120, "sum": 6, "code": 500, "translate": 40}
 WORDS = "rivers glass engine sort tax harbour proof snow bread 42 light seven".split()
@@ -79,6 +86,16 @@ def _cascade(rows: Rows, held: Rows) -> Storable:
     return Cascade(primary, detector, fit_prompt_length(rows), alpha=0.5)
 
 
+def _slm(rows: Rows, held: Rows) -> Storable:
+    settings = SlmSettings(backend="recorded", samples=str(recorded_samples()), n=2, cap=900)
+    return slm.train(numbered(rows), held, settings, np.random.default_rng(0))
+
+
+def _slm_states(rows: Rows, held: Rows) -> Storable:
+    settings = SlmStatesSettings(backend="openai", model="small", url=stating_url(), n=1, pairs=60)
+    return slm_states.train(rows, held, settings, np.random.default_rng(0))
+
+
 BUILDERS: dict[str, Callable[[Rows, Rows], Storable]] = {
     "boosted": _boosted,
     "cascade": _cascade,
@@ -87,6 +104,13 @@ BUILDERS: dict[str, Callable[[Rows, Rows], Storable]] = {
     "knn": _knn,
     "mahalanobis": _mahalanobis,
     "prompt-length": lambda rows, held: fit_prompt_length(rows),
+    "slm": _slm,
+    "slm-states": _slm_states,
+}
+# Kinds that cannot be built here, and where the conformance suite is run on them instead.
+ELSEWHERE = {
+    "slm-prefill": "the one backend that reads runs a real model in torch, so test_slm_prefill.py "
+    "puts another in its place, and test_slm_real.py (slow) takes the real one",
 }
 
 

@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from lengthpred.errors import SettingsError
+from lengthpred.models.backends.base import Source
 from lengthpred.training.fit import KINDS
-from lengthpred.training.settings import BoostedSettings, SqlmSettings, read_recipe
+from lengthpred.training.settings import (
+    BoostedSettings,
+    SourceSettings,
+    SqlmSettings,
+    read_recipe,
+)
 from tests.training.tables import QUICK, write_recipe
 
 
@@ -16,9 +22,20 @@ def recipe(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(QUICK))
 def test_without_a_recipe_there_are_defaults(kind: str) -> None:
     assert read_recipe(None, kind, KINDS[kind].settings) == KINDS[kind].settings()
+
+
+@pytest.mark.parametrize("kind", ["slm", "slm-prefill", "slm-states"])
+def test_a_small_model_has_to_be_named(tmp_path: Path, kind: str) -> None:
+    settings = KINDS[kind].settings
+    with pytest.raises(SettingsError, match=r"give it a recipe .*the setting 'backend' is missing"):
+        read_recipe(None, kind, settings)
+    path = recipe(tmp_path, 'backend = "transformers"\nmodel = "some/model"\nbatch = 3')
+    read = read_recipe(path, kind, settings)
+    assert isinstance(read, SourceSettings)
+    assert read.source() == Source("transformers", "some/model", batch=3)
 
 
 def test_a_recipe_changes_what_it_names(tmp_path: Path) -> None:
