@@ -171,7 +171,7 @@ def _print_report(report: "LabelReport") -> None:
         shown = escape(", ".join(names)) + more
         said.append(
             f"left out: {len(report.unanswered):,} rows without any answer ({shown}): refused, "
-            "or not begun before the deadline"
+            "failed, or not done before the deadline"
         )
     for line in said:
         stdout.print(line, highlight=False, soft_wrap=True)

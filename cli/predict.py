@@ -54,9 +54,9 @@ def predict(
 
     if (text is None) == (file is None):
         raise SettingsError("give either a prompt in quotes or --file with JSON lines")
+    if file is None and (runner != "local" or workers is not None):
+        raise SettingsError("--runner and --workers are for --file")
     count = check_runner(runner, workers)
-    if file is None and runner != "local":
-        raise SettingsError(f"--runner {runner} is for --file")
     predictor = _load(artifact)
     if file is not None:
         batches = _batches(file)

@@ -101,17 +101,31 @@ class Asker:
         return self.keep(shard, self.begin(shard))
 
     def begin(self, shard: int) -> list["Future[list[Answers]]"]:
-        """Ask for a shard's rows."""
+        """Ask for a shard's rows; where it is there already, for those that lack samples."""
         size = self._job.shard_rows
+        whole = {a.row for a in self._kept(shard) if len(a.lengths) == self._job.samples}
         rows = self._rows.between(shard * size, (shard + 1) * size)
+        rows = [(row, request) for row, request in rows if row not in whole]
         starts = range(0, len(rows), self._call_rows)
         return [self._pool.submit(self._ask, rows[s : s + self._call_rows]) for s in starts]
 
     def keep(self, shard: int, calls: Sequence["Future[list[Answers]]"]) -> tuple[int, int]:
-        """Wait for a shard's answers and write them; returns its rows and tokens."""
-        answers = [answer for call in calls for answer in call.result()]
-        self._folder.write(shard, answers, f"{socket.gethostname()}-{os.getpid()}")
-        return len(answers), sum(sum(answer.lengths) for answer in answers)
+        """Wait for a shard's answers and write them; returns how many rows and tokens came."""
+        new = [answer for call in calls for answer in call.result()]
+        best = {answer.row: answer for answer in self._kept(shard)}
+        for answer in new:
+            if answer.row not in best or len(answer.lengths) > len(best[answer.row].lengths):
+                best[answer.row] = answer
+        worker = f"{socket.gethostname()}-{os.getpid()}"
+        self._folder.write(shard, [best[row] for row in sorted(best)], worker)
+        return len(new), sum(sum(answer.lengths) for answer in new)
+
+    def _kept(self, shard: int) -> list[Answers]:
+        """What is there of a shard, if it is whole."""
+        size = self._job.shard_rows
+        answers, _ = self._folder.read(shard)
+        rows = self._rows.numbers(shard * size, (shard + 1) * size)
+        return answers if [answer.row for answer in answers] == rows else []
 
     def close(self) -> None:
         """Stop asking: answers that are under way are given up."""
@@ -183,7 +197,12 @@ class _RowReader:
 
     def between(self, start: int, stop: int) -> list[tuple[int, Request]]:
         """The picked rows from place `start` to before `stop`: number in the table, request."""
-        return [(row, self._request(row)) for row in self._picked[start:stop].tolist()]
+        return [(row, self._request(row)) for row in self.numbers(start, stop)]
+
+    def numbers(self, start: int, stop: int) -> list[int]:
+        """Numbers of these rows in the table."""
+        numbers: list[int] = self._picked[start:stop].tolist()
+        return numbers
 
     def _request(self, row: int) -> Request:
         if row < self._from or not self._to:

@@ -20,9 +20,10 @@ from lengthpred.base import IntArray, Request
 from lengthpred.data.table import Table
 from lengthpred.errors import BackendError, DataError, LengthPredError, SettingsError
 from lengthpred.models.backends.base import Source
-from lengthpred.training import asking, label, shards
+from lengthpred.training import asking, label, label_settings, shards
 from lengthpred.training.label import LabelSettings
 from tests.data_files import rows_of
+from tests.models.backends.server import ChatServer
 from tests.training.tables import table_on_disk
 
 SERVER = Source("openai", model="served", url=("http://one/v1",), batch=4)
@@ -81,7 +82,7 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     """In place of every backend."""
     made = Server()
-    for module in (asking, label):
+    for module in (asking, label_settings):
         monkeypatch.setattr(module, "open_backend", lambda source: made)
     return made
 
@@ -350,6 +351,42 @@ def test_samples_that_say_nothing_are_left_out(tmp_path: Path, table: Path) -> N
     label.label(table, tmp_path / "o.parquet", LabelSettings(source, samples=2))
     lengths = [row["output_tokens"] for row in rows_of(tmp_path / "o.parquet")]
     assert lengths == [[5], [6, 7]] * 200
+
+
+def test_a_server_is_asked_once_more_for_what_it_failed_at(
+    server: Server, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, mute = table.with_name("o.parquet"), {"3", "50"}
+    label.label(table, table.with_name("whole.parquet"), settings(max_rows=None, samples=2))
+    server.asked, server.silent = [], set(mute)
+    real = server.generate_lengths
+
+    def better(requests: Sequence[Request], *rest: Any) -> Any:
+        if len(server.asked) >= 400:
+            server.silent.clear()
+        return real(requests, *rest)
+
+    monkeypatch.setattr(server, "generate_lengths", better)
+    report = label.label(table, out, settings(max_rows=None, samples=2))
+    assert [name for name, _ in server.asked[400:]] == ["3", "50"] and not report.unanswered
+    assert out.read_bytes() == table.with_name("whole.parquet").read_bytes()
+
+
+def test_servers_that_die_and_come_back(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lengthpred.models.backends.chat_servers.BACKOFF_S", 0.01)
+    out, source = table.with_name("o.parquet"), Source("openai", model="small", batch=4)
+    with ChatServer(delay_s=0.003) as one, ChatServer(delay_s=0.003) as two:
+        both = replace(source, url=(one.url, two.url))
+        label.label(table, table.with_name("whole.parquet"), settings(both))
+        assert len(one.bodies) + len(two.bodies) == 100 and one.bodies and two.bodies
+        one.faults = {i: "error" for i in range(len(one.bodies) + 30, 10**4)}
+        two.faults = {i: "error" for i in range(len(two.bodies) + 30, 10**4)}
+        with pytest.raises(BackendError, match=r"\d of 7 shards are kept: repeat the command"):
+            label.label(table, out, settings(both))
+    with ChatServer() as three:
+        label.label(table, out, settings(replace(source, url=(three.url,))))
+        assert 0 < len(three.bodies) < 100
+    assert out.read_bytes() == table.with_name("whole.parquet").read_bytes()
 
 
 def test_a_model_that_answers_nothing(server: Server, table: Path) -> None:
