@@ -340,6 +340,35 @@ def test_a_predictor_that_takes_its_time_for_nothing_is_asked_for_one_at_a_time(
     assert [len(batch) for batch in h.predictor.batches] == [1, 1, 1, 4, 3]
 
 
+def test_rests_double_up_to_the_longest(made: Made) -> None:
+    h = made(rest_s=(0.5, 3.0))
+    h.worker.close(WAIT_S)  # then a rest ends at once
+    rests = [0.0]
+    for _ in range(5):
+        rests.append(h.worker._rest(rests[-1]))
+    assert rests == [0, 0.5, 1, 2, 3, 3]
+
+
+def test_failures_that_a_predictor_counts_for_others_too(made: Made) -> None:
+    class Counting(Scripted):
+        failures, last_failure = 0, "down"
+
+    def half(asked: Sequence[Request]) -> object:
+        predictor.failures += 100  # other threads use it as well
+        return Scripted.good(asked)[0], np.array([r.id != "b" for r in asked])
+
+    predictor = Counting(half)
+    h = made(predictor, batch=2)
+    h.plug()
+    for id in "abcde":
+        h.submit(id)
+    h.release()
+    stats = h.idle()
+    assert (stats.refined, stats.failed, stats.unrefined) == (5, 1, 0)
+    # Who still answers some is not dead: no probing with one.
+    assert [len(batch) for batch in h.predictor.batches] == [1, 2, 2, 1]
+
+
 def test_a_healthy_answer_ends_the_backing_off(made: Made) -> None:
     h = made(Scripted(raising), rest_s=(0.001, WAIT_S * 100))
     for _ in range(2):
