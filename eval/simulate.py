@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, sqrt
 
 import numpy as np
 
 from lengthpred.base import Predictor, Request
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution
-from lengthpred.errors import DataError, require
+from lengthpred.errors import DataError
 from lengthpred.eval.replay.arms import Arm, Asked, control_of, make_arms, make_order
+from lengthpred.eval.replay.estimates import mean_of, ratio_of
 from lengthpred.eval.replay.measures import measure_replay
 from lengthpred.eval.replay.scenarios import Scenario, make_scenarios, make_workload, replay
 from lengthpred.eval.replay.settings import SimulationSettings
@@ -137,13 +137,13 @@ def _results(
     measured: Mapping[tuple[Scenario, Arm], Sequence[Mapping[str, float]]],
 ) -> Iterator[ReplayResult]:
     for (at, arm), draws in measured.items():
-        found = {metric: _mean([one[metric] for one in draws]) for metric in draws[0]}
+        found = {metric: mean_of([one[metric] for one in draws]) for metric in draws[0]}
         for name, other in (("fcfs", Arm("fcfs")), ("prompt", control_of(arm.policy))):
             if (at, other) in measured and (name == "fcfs" or arm.predictor is not None):
                 pairs = list(zip(draws, measured[at, other], strict=True))
                 for metric in COMPARED:
                     ratios = [one[metric] / two[metric] for one, two in pairs]
-                    found[f"{metric}_vs_{name}"] = _ratio(ratios)
+                    found[f"{metric}_vs_{name}"] = ratio_of(ratios)
         for metric, (value, low, high) in found.items():
             yield ReplayResult(
                 settings.engine,
@@ -159,26 +159,6 @@ def _results(
                 high,
                 len(draws),
             )
-
-
-Estimate = tuple[float, float | None, float | None]
-
-
-def _mean(values: Sequence[float]) -> Estimate:
-    """The mean over draws and its 95 % interval by Student's t; a single draw has none."""
-    value, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return value, None, None
-    # scipy.stats has the same and takes over a second to load.
-    special = require("scipy.special", "train", "An interval over draws")
-    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / sqrt(n))
-    return value, value - half, value + half
-
-
-def _ratio(ratios: Sequence[float]) -> Estimate:
-    """The same of logarithms: a ratio is never below 0, and half is as far from 1 as double."""
-    value, low, high = _mean(np.log(ratios).tolist())
-    return exp(value), None if low is None else exp(low), None if high is None else exp(high)
 
 
 def _prompts_matter(

@@ -57,7 +57,7 @@ def replay_batches(
                     at = batch[slot : slot + 1], written[batch[slot : slot + 1]]
                     queue.rekey(request, int(order.with_progress(*at, now)[0]))
                 queue.push(request, now)
-    return ledger.trace(*queue.depths())
+    return ledger.trace(*queue.depths(), *queue.refined())
 
 
 def _run(engine: Engine, ledger: Ledger, prompts: IntArray, writes: IntArray, now: float) -> float:

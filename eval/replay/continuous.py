@@ -63,7 +63,7 @@ class _Replay:
                 self.now = self.queue.next_event()
             else:
                 self._schedule()
-        return self.ledger.trace(*self.queue.depths())
+        return self.ledger.trace(*self.queue.depths(), *self.queue.refined())
 
     def _schedule(self) -> None:
         """One step with prompts in it, or as many without as nothing changes in."""

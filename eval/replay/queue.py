@@ -6,6 +6,7 @@ import numpy as np
 
 from lengthpred.base import FloatArray, IntArray
 from lengthpred.eval.replay.order import Order
+from lengthpred.eval.replay.refining import Refining
 from lengthpred.eval.replay.workload import Workload
 
 __all__ = ["Queue"]
@@ -20,9 +21,11 @@ class Queue:
         self._coming = [int(i) for i in np.argsort(ready, kind="stable")]
         self._came = 0
         late = order.known_s is not None and order.early is not None
-        self.key: list[int] = (order.early if late else order.keys).tolist()  # type: ignore[union-attr]
+        keys = order.keys if order.early is None else order.early
+        self.key: list[int] = keys.tolist()
         self._order = order
         self._news = self._later(ready, order.known_s) if late else []
+        self._refining = None if order.refinement is None else Refining(order.refinement, ready)
         self._told = 0
         self._heap: list[tuple[int, int]] = []
         self._waiting = [False] * len(work)
@@ -44,6 +47,9 @@ class Queue:
             request = self._news[self._told][1]
             self._told += 1
             self.rekey(request, self._told_key(request, now))
+        if self._refining is not None:
+            for request in self._refining.advance(now, self._waiting):
+                self.rekey(request, self._told_key(request, now))
 
     def _told_key(self, request: int, now: float) -> int:
         if self._order.with_progress is None:
@@ -55,7 +61,8 @@ class Queue:
         """When something comes or is told next, in seconds; infinite where nothing will."""
         comes = self._ready[self._came] if self._came < len(self._coming) else np.inf
         told = self._news[self._told][0] if self._told < len(self._news) else np.inf
-        return min(comes, told)
+        refined = np.inf if self._refining is None else self._refining.next_event()
+        return min(comes, told, refined)
 
     def push(self, request: int, at: float) -> None:
         """Let a request wait from `at` on."""
@@ -93,6 +100,12 @@ class Queue:
         """From each time on (m,), in seconds, so many requests waited (m,)."""
         times, depths = zip(*self.log, strict=True)
         return np.array(times, np.float64), np.array(depths, np.int64)
+
+    def refined(self) -> tuple[int, float]:
+        """How many requests were refined while they waited, and the seconds that took."""
+        return (
+            (0, 0.0) if self._refining is None else (self._refining.refined, self._refining.busy_s)
+        )
 
     def _count(self, at: float, change: int) -> None:
         self.depth += change

@@ -114,6 +114,8 @@ class Trace:
     blocked_s      request-seconds waited with a slot free, since the first in line did not fit
     kv_token_s     token-seconds of KV that held a token of a request still at work
     kv_held_s      token-seconds of KV that were set aside
+    refined        requests that were refined while they waited
+    refining_s     seconds that a worker beside the engine was at it
     """
 
     start_s: FloatArray
@@ -129,6 +131,8 @@ class Trace:
     blocked_s: float
     kv_token_s: float
     kv_held_s: float
+    refined: int = 0
+    refining_s: float = 0.0
 
 
 class Ledger:
@@ -174,8 +178,10 @@ class Ledger:
         self._kv_token += float(seconds @ kv)
         self._kv_held += float(seconds @ held)
 
-    def trace(self, depth_s: FloatArray, depth: IntArray) -> Trace:
-        """All of it, and how many requests waited from each time on."""
+    def trace(
+        self, depth_s: FloatArray, depth: IntArray, refined: int = 0, refining_s: float = 0.0
+    ) -> Trace:
+        """All of it, how many requests waited from each time on, and what was refined."""
         columns = zip(*self._segments, strict=True) if self._segments else ((), (), (), ())
         request, slot, start, end = columns
         segments = Segments(
@@ -198,4 +204,6 @@ class Ledger:
             blocked_s=self._blocked,
             kv_token_s=self._kv_token,
             kv_held_s=self._kv_held,
+            refined=refined,
+            refining_s=refining_s,
         )

@@ -115,7 +115,7 @@ class RefinementWorker:
         """
         if len(first) != 1 or not np.isfinite(first.pmf).all():
             raise ValueError("a request has one provisional answer, and a finite one")
-        width = uncertainty(first)
+        width = float(uncertainty(first)[0])
         with self._wake:
             if self._closed or id in self._queue or id in self._flying:
                 return False

@@ -1,0 +1,1 @@
+"""The published experiment on S-QLM, replayed: which engine, which order, and what it buys."""
