@@ -56,7 +56,8 @@ class Refused(Exception):
 class Watch:
     """What a caller may know while it waits, from any thread."""
 
-    trying: int = 0  # requests that a server works on, or did when they were given up
+    sent: int = 0  # requests
+    failed: int = 0  # of them, those that a server failed at
     failure: str = ""  # the last one
 
 
@@ -90,7 +91,7 @@ class ChatServers:
     """Servers of one model, and a thread whose event loop talks to them.
 
     The loop is their own so that any thread can ask, one that runs another event loop as well.
-    Coroutines of this class run there only; `submit` brings them there.
+    Coroutines of this class run there only.
     """
 
     def __init__(self, urls: Sequence[str], batch: int) -> None:
@@ -100,7 +101,9 @@ class ChatServers:
         # Many processes that ask one server should not come back to it at the same moment.
         self.rng = np.random.default_rng(os.getpid())
         self.httpx: Any = None
-        self.client: Any = None
+        self.certificates: Any = None
+        # One for each request under way: what a client does for one grows with its connections.
+        self.clients: list[Any] = []
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(
             target=self.loop.run_forever, name="lengthpred-openai", daemon=True
@@ -126,8 +129,8 @@ class ChatServers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.client is not None:
-            await self.client.aclose()
+        for client in self.clients:
+            await client.aclose()
 
     async def complete(self, body: Json, watch: Watch) -> Json | None:
         """The answer to a chat completion; None when this request cannot be answered.
@@ -136,6 +139,7 @@ class ChatServers:
         """
         tried: set[Server] = set()
         tries, answered_at_first = 0, self.answered
+        watch.sent += 1
         while True:
             answered = self.answered
             async with self.slots:
@@ -148,6 +152,7 @@ class ChatServers:
                     return None
                 except Failed as error:
                     failure = error
+            watch.failed += not tried
             tried.add(server)
             # Where others are answered in between, a busy server is asked for as long as it takes.
             tries += not (failure.busy and self.answered > answered)
@@ -196,40 +201,41 @@ class ChatServers:
         self, server: Server, watch: Watch, path: str, body: Json | None = None
     ) -> Json:
         """What the server answers. Raises Failed, Refused and BackendError."""
-        self._open()
         server.in_flight += 1
-        watch.trying += 1
         try:
             answer = await self._exchange(server, path, body)
         except Failed as failure:
             server.failed(failure, time.monotonic())
             watch.failure = f"{server}: {failure}"
-            watch.trying -= 1
             raise
         finally:
             server.in_flight -= 1
-        watch.trying -= 1
         server.failures = 0
         return answer
 
-    def _open(self) -> None:
-        if self.client is None:
+    def _take_client(self) -> Any:
+        """The one last used, so that few connections stay open."""
+        if self.clients:
+            return self.clients.pop()
+        if self.httpx is None:
             self.httpx = require("httpx", "openai", "Asking an OpenAI-compatible server")
-            self.client = self.httpx.AsyncClient(
-                timeout=self.httpx.Timeout(None, connect=CONNECT_S),
-                # No limit of connections: `slots` is one.
-                limits=self.httpx.Limits(keepalive_expiry=IDLE_S),
-            )
+            self.certificates = self.httpx.create_ssl_context()
+        return self.httpx.AsyncClient(
+            verify=self.certificates,
+            timeout=self.httpx.Timeout(None, connect=CONNECT_S),
+            limits=self.httpx.Limits(keepalive_expiry=IDLE_S),
+        )
 
     async def _exchange(self, server: Server, path: str, body: Json | None) -> Json:
         key = api_key()
-        headers = {"Content-Type": "application/json"} | (
-            {"Authorization": f"Bearer {key}"} if key else {}
-        )
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        client = self._take_client()
         limit_s = LIST_S if body is None else ANSWER_S
         try:
             async with asyncio.timeout(limit_s):  # httpx's own starts anew with every byte
-                response = await self.client.request(
+                response = await client.request(
                     "GET" if body is None else "POST",
                     server.url + path,
                     # Escaped, so that half a surrogate pair can be sent, too.
@@ -244,20 +250,22 @@ class ChatServers:
             raise Failed(f"an answer that cannot be unpacked: {error}", broken=True) from None
         except self.httpx.RequestError as error:
             raise Failed(str(error) or type(error).__name__) from None
+        finally:
+            self.clients.append(client)
         if response.status_code != 200:
             await self._raise_status(server, path, response, key)
         try:
             answer = response.json()
         except (ValueError, RecursionError):
-            raise Failed("an answer that is no JSON", broken=True) from None
+            answer = None
         if not isinstance(answer, dict):
             raise Failed("an answer that is no JSON object", broken=True)
         return answer
 
     async def _raise_status(self, server: Server, path: str, response: Any, key: str) -> None:
         status = response.status_code
-        said = " ".join(response.text.split())[:300]
-        why = f"HTTP {status}: {said.replace(key, '***') if key else said}"
+        said = response.text.replace(key, "***") if key else response.text
+        why = f"HTTP {status}: {' '.join(said.split())[:300]}"
         if status in (400, 413, 422):
             raise Refused(why)
         if status in (401, 403):
@@ -277,8 +285,8 @@ class ChatServers:
 
 def api_key() -> str:
     """From the environment; raises BackendError, without naming it, when it fits no header."""
-    key = os.environ.get("LENGTHPRED_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
-    key = key.strip()
+    names = ("LENGTHPRED_API_KEY", "OPENAI_API_KEY")
+    key = next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
     if not (key.isascii() and key.isprintable()):
         raise BackendError("the API key has characters that a key cannot have: copy it again")
     return key

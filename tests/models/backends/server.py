@@ -10,9 +10,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
+from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+
+from lengthpred import Request
+from lengthpred.models.backends.transformers import TransformersBackend
 
 Body = dict[str, Any]
 Fault = Literal[
@@ -46,6 +50,23 @@ def echo(body: Body) -> Written:
     return Written(
         text[: body["max_tokens"]], min(len(text), body["max_tokens"]), "length" if cut else "stop"
     )
+
+
+def lengths_of(backend: TransformersBackend) -> Callable[[Body], Written]:
+    """Answers as long as a language model's own to the last message; their text is left out."""
+
+    def answer(body: Body) -> Written:
+        lengths, censored = backend.generate_lengths(
+            [Request(prompt=body["messages"][-1]["content"])],
+            n=1,
+            temperature=body["temperature"],
+            cap=body["max_tokens"],
+            deadline_s=None,
+            seed=body["seed"],
+        )
+        return Written("", int(lengths[0, 0]), "length" if censored[0, 0] else "stop")
+
+    return answer
 
 
 class ChatServer:
@@ -126,13 +147,13 @@ class ChatServer:
         scope["state"] = {"transport": receive.__self__.transport}
         await self._app(scope, receive, send)
 
-    async def _models(self, request: Request) -> Response:
+    async def _models(self, request: HttpRequest) -> Response:
         self.listed += 1
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return error(401, f"wrong key: {request.headers.get('authorization')}")
         return JSONResponse({"object": "list", "data": [{"id": name} for name in self.models]})
 
-    async def _complete(self, request: Request) -> Response:
+    async def _complete(self, request: HttpRequest) -> Response:
         body = await request.json()
         number = len(self.bodies)
         self.bodies.append(body)
@@ -167,7 +188,7 @@ class ChatServer:
             "usage": {"completion_tokens": written.tokens + (ended and self.vllm)},
         }
 
-    async def _fail(self, fault: Fault, request: Request, answer: Body) -> Response:
+    async def _fail(self, fault: Fault, request: HttpRequest, answer: Body) -> Response:
         if fault == "hang":
             await asyncio.sleep(3600)
         if fault == "close":

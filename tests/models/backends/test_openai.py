@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from lengthpred.errors import BackendError, MissingExtraError
 from lengthpred.models.backends import chat_servers
 from lengthpred.models.backends.base import Source, TextBackend, open_backend
 from lengthpred.models.backends.openai import OpenAIBackend, length_of, text_of
-from tests.models.backends.server import Body, ChatServer, Fault, Written
+from tests.models.backends.server import Body, ChatServer, Fault, Written, lengths_of
+from tests.smollm2 import smollm2_backend
 
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 SLACK_S = 0.5  # for machines that do other things, too; on an idle one it is 0.02
 
 
@@ -28,6 +31,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LENGTHPRED_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(chat_servers, "BACKOFF_S", 0.01)
+    # A client reads the world's certificates, which takes longer than most tests.
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: NO_CERTIFICATES)
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def test_a_hanging_answer_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("date", [False, True])
 def test_retry_after_is_honoured(date: bool) -> None:
-    when = formatdate(time.time() + 2, usegmt=True) if date else "0.4"
+    when = formatdate(time.time() + 1.5, usegmt=True) if date else "0.4"
     with ChatServer(faults={0: "busy"}, retry_after=when) as server, asking(server) as backend:
         start = time.monotonic()
         assert ask(backend, 3)[0] == [[3]]
@@ -423,3 +428,17 @@ def test_without_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
     with asking(dead_url()) as backend:
         with pytest.raises(MissingExtraError, match=r"lengthpred\[openai\]"):
             ask(backend, 3)
+
+
+@pytest.mark.slow
+def test_a_real_model_behind_a_server_counts_as_it_does_here() -> None:
+    here = smollm2_backend()
+    prompts = ("What is the capital of France?", "Say yes.", "", "Tell me a long story.", "2 + 2 =")
+    asked = [Request(prompt=prompt) for prompt in prompts]
+    with ChatServer(lengths_of(here)) as server, asking(server, batch=3) as backend:
+        lengths, censored = backend.generate_lengths(asked, 1, 0.0, 24, None, 0)
+    assert len(server.bodies) == 4
+    expected = here.generate_lengths(asked, 1, 0.0, 24, None, 0)
+    assert lengths.tolist() == expected[0].tolist()
+    assert censored.tolist() == expected[1].tolist()
+    assert 1 < censored.sum() < len(asked), "some are to end, and some not"
