@@ -41,9 +41,7 @@ class Failed(Exception):
     wait_s: it is to be left alone so long.
     """
 
-    def __init__(
-        self, why: str, busy: bool = False, broken: bool = False, wait_s: float = 0.0
-    ) -> None:
+    def __init__(self, why: str, busy: bool = False, broken: bool = False, wait_s: float = 0):
         super().__init__(why)
         self.busy, self.broken, self.wait_s = busy, broken, wait_s
 
@@ -76,14 +74,15 @@ class Server:
 
     def rests(self, now: float) -> bool:
         """Whether to leave it alone. After its rest, one request finds out how it is."""
-        return self.failures > 1 and (now < self.rests_until or self.in_flight > 0)
+        return now < self.rests_until or (self.failures > 1 and self.in_flight > 0)
 
     def failed(self, failure: Failed, now: float) -> None:
         """Take note of a failure."""
         self.blocked_until = max(self.blocked_until, now + failure.wait_s)
-        if not failure.busy:
+        # What was under way when it began its rest fails, too, and says no more.
+        if not failure.busy and now >= self.rests_until:
             self.failures += 1
-            rest = REST_S * 2.0 ** min(max(self.failures - 2, 0), 9)
+            rest = REST_S * 2.0 ** min(self.failures - 2, 9) if self.failures > 1 else 0.0
             self.rests_until = now + min(rest, LONGEST_WAIT_S)
 
 
@@ -210,7 +209,7 @@ class ChatServers:
             raise
         finally:
             server.in_flight -= 1
-        server.failures = 0
+        server.failures, server.rests_until = 0, 0.0
         return answer
 
     def _take_client(self) -> Any:
@@ -231,8 +230,7 @@ class ChatServers:
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        client = self._take_client()
-        limit_s = LIST_S if body is None else ANSWER_S
+        client, limit_s = self._take_client(), LIST_S if body is None else ANSWER_S
         try:
             async with asyncio.timeout(limit_s):  # httpx's own starts anew with every byte
                 response = await client.request(
@@ -246,10 +244,9 @@ class ChatServers:
             raise Failed(f"no answer within {limit_s:.0f} s") from None
         except (self.httpx.InvalidURL, self.httpx.UnsupportedProtocol, UnicodeError) as error:
             raise BackendError(f"'{server}' is no URL of a server: {error}") from None
-        except self.httpx.DecodingError as error:
-            raise Failed(f"an answer that cannot be unpacked: {error}", broken=True) from None
         except self.httpx.RequestError as error:
-            raise Failed(str(error) or type(error).__name__) from None
+            broken = isinstance(error, self.httpx.DecodingError)  # a bad Content-Encoding
+            raise Failed(str(error) or type(error).__name__, broken=broken) from None
         finally:
             self.clients.append(client)
         if response.status_code != 200:
@@ -285,8 +282,8 @@ class ChatServers:
 
 def api_key() -> str:
     """From the environment; raises BackendError, without naming it, when it fits no header."""
-    names = ("LENGTHPRED_API_KEY", "OPENAI_API_KEY")
-    key = next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
+    key = os.environ.get("LENGTHPRED_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    key = key.strip()
     if not (key.isascii() and key.isprintable()):
         raise BackendError("the API key has characters that a key cannot have: copy it again")
     return key

@@ -293,8 +293,9 @@ def test_a_wrong_key_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_the_deadline_holds(fault: Fault) -> None:
-    faults: dict[int, Fault] = {1: fault, 2: fault}
+    faults: dict[int, Fault] = {2: fault, 3: fault}
     with ChatServer(faults=faults) as server, asking(server, batch=1) as backend:
+        ask(backend, 3)
         start = time.monotonic()
         lengths, censored = ask(backend, 3, 4, 5, deadline_s=0.5)
         assert time.monotonic() - start < 0.5 + SLACK_S
@@ -320,30 +321,38 @@ def test_no_time_at_all() -> None:
         assert ask(backend, 3, deadline_s=0.0) == ([[0]], [[True]])
 
 
+@contextmanager
+def dying(server: ChatServer, after: int) -> Iterator[None]:
+    """A server that dies at a request."""
+
+    def kill() -> None:
+        while len(server.bodies) < after:
+            time.sleep(0.005)
+        server.stop()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    yield
+    killer.join()
+
+
 def test_a_server_that_dies_in_mid_run() -> None:
-    with ChatServer(delay_s=0.05) as server, asking(server, batch=2) as backend:
-        for deadline_s in (5.0, None):
-            if deadline_s is None:
-                with pytest.raises(BackendError, match="no server answers"):
-                    ask(backend, *[3] * 200, deadline_s=deadline_s)
-                continue
-            killer = threading.Timer(0.4, server.stop)
-            killer.start()
+    with ChatServer(delay_s=0.03) as server, asking(server, batch=2) as backend:
+        with dying(server, after=10):
             start = time.monotonic()
-            lengths, censored = ask(backend, *[3] * 200, deadline_s=deadline_s)
-            assert time.monotonic() - start < deadline_s + SLACK_S
-            killer.join()
-            came = sum(length == [3] for length in lengths)
-            assert 0 < came < 200 and np.sum(censored) == 200 - came
+            lengths, censored = ask(backend, *[3] * 200, deadline_s=5.0)
+            assert time.monotonic() - start < 5.0 + SLACK_S
+        came = sum(length == [3] for length in lengths)
+        assert 0 < came < 12 and np.sum(censored) == 200 - came
+        with pytest.raises(BackendError, match="no server answers"):
+            ask(backend, 3, deadline_s=5.0)
 
 
 def test_a_server_that_dies_without_a_deadline() -> None:
-    with ChatServer(delay_s=0.05) as server, asking(server, batch=2) as backend:
-        killer = threading.Timer(0.3, server.stop)
-        killer.start()
-        with pytest.raises(BackendError, match=f"no server answers.*{server.url}"):
-            ask(backend, *[3] * 200)
-        killer.join()
+    with ChatServer(delay_s=0.03) as server, asking(server, batch=2) as backend:
+        with dying(server, after=10):
+            with pytest.raises(BackendError, match=f"no server answers.*{server.url}"):
+                ask(backend, *[3] * 200)
 
 
 def test_several_servers_share_the_work() -> None:
@@ -355,11 +364,23 @@ def test_several_servers_share_the_work() -> None:
 
 
 @pytest.mark.parametrize("fault", ["error", "close", "garbage"])
-def test_a_bad_server_is_set_aside(fault: Fault) -> None:
+def test_a_bad_server_is_set_aside(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_servers, "REST_S", 60.0)
     with ChatServer(always=fault) as bad, ChatServer(delay_s=0.01) as good:
         with asking(bad, dead_url(), good, batch=2) as backend:
             assert ask(backend, *[3] * 40)[0] == [[3]] * 40
     assert len(bad.bodies) <= 4 and len(good.bodies) == 40
+
+
+def test_a_server_rests_longer_each_time_it_fails_again() -> None:
+    server, rests = chat_servers.Server("http://here/v1"), []
+    now = 100.0
+    for _ in range(2000):
+        for _ in range(64):  # requests that were under way together say it once
+            server.failed(chat_servers.Failed("broken"), now)
+        rests.append(server.rests_until - now)
+        now = server.rests_until
+    assert rests[:6] == [5, 10, 20, 40, 60, 60] and rests[-1] == 60
 
 
 def test_a_server_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
