@@ -6,6 +6,7 @@ other; a worker is made once and then called with one item after another.
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -134,7 +135,9 @@ def _session(workers: int) -> Iterator[Any]:
         yield data
     finally:
         if started:
-            ray.shutdown()
+            # Where the caller stops early, Ray complains of the tasks that it has to kill.
+            with _silent_stderr():
+                ray.shutdown()
 
 
 def _loaded() -> tuple[Any, Any]:
@@ -148,12 +151,14 @@ def _loaded() -> tuple[Any, Any]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Hide what C++ code writes there; Python's errors are raised as ever."""
+    """Hide what Ray and its C++ code write there; errors are raised as ever."""
+    sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
         yield
     finally:
+        sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lengthpred.cli.app import app
 from lengthpred.errors import LengthPredError
 from tests.cli.commands import answered, artifact, refused
-from tests.data_files import rows_of, write_lines
+from tests.data_files import lengthpred, rows_of, write_lines
 from tests.models.backends.server import ChatServer
 from tests.training.tables import table_on_disk
 
@@ -206,8 +206,9 @@ def test_ray_makes_the_same_table(table: Path) -> None:
     assert min(report["workers"].values()) >= 10
     assert not err and names(table.parent) == {"o.parquet", "r.parquet"}
     # What goes wrong in a worker is said as it is elsewhere.
-    said = refused(*arguments(table, "never"), *ray, "--model", "large")
-    assert said == f"error: {table.with_name('s.parquet')} has no rows of the model 'large'\n"
+    code, out, err = lengthpred(*arguments(table, "never"), *ray, "--model", "large")
+    assert code == 2 and not out and "Traceback" not in err
+    assert err.endswith(f"{table.with_name('s.parquet')} has no rows of the model 'large'\n")
     assert names(table.parent) == {"o.parquet", "r.parquet"}
 
 
