@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.cli.named import is_control, labels, load_named, parse_ratios
-from lengthpred.errors import ArtifactError, DataError, SettingsError
+from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from lengthpred.base import Predictor
@@ -80,8 +80,21 @@ def simulate_command(
         typer.Option(help="The table that controls learn from; else --data.", show_default=False),
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests of a replay.")] = 1000,
-    draws: Annotated[int, typer.Option(min=1, help="Replays, each on other requests.")] = 5,
-    engine: Annotated[Engines, typer.Option(help="How the engine batches.")] = Engines.CONTINUOUS,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Replays, each on other requests; by default 5 (of an experiment 20).",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        Engines | None,
+        typer.Option(
+            help="How the engine batches; by default continuous (an experiment: all of its own).",
+            show_default=False,
+        ),
+    ] = None,
     arrivals: Annotated[
         str,
         typer.Option(help="burst (all at once), poisson, bursty, trace (column arrival_s)."),
@@ -141,6 +154,35 @@ def simulate_command(
         float | None,
         typer.Option(help="Order by this quantile of the length.", show_default=False),
     ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            help="sqlm-fig1: the published experiment on S-QLM, trained here without some domains.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of an experiment: the table of the small model's lengths, with the same ids.",
+            show_default=False,
+        ),
+    ] = None,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an experiment: domains kept from training; by default each one in turn.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Of an experiment: a recipe for sqlm.", show_default=False),
+    ] = None,
+    slm_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="Of an experiment: the small model's time for a request."),
+    ] = 0.054,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     max_rows: Annotated[
         int | None,
@@ -155,6 +197,7 @@ def simulate_command(
     """
     from lengthpred.cli.report import write_report_or_say
     from lengthpred.cli.simulation_table import print_simulation
+    from lengthpred.cli.sqlm_fig1 import EXPERIMENT, run_experiment
     from lengthpred.data.table import Table
     from lengthpred.eval.output import Document, check_out, write_results
     from lengthpred.eval.replay.draws import check_recorded
@@ -162,8 +205,41 @@ def simulate_command(
     from lengthpred.eval.replay.step_time import PRESET
     from lengthpred.eval.replay.workload import Engine
     from lengthpred.eval.simulate import simulate
+    from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
     from lengthpred.ordering import OrderingSettings
 
+    hardware = Engine(
+        slots=slots,
+        token_budget=token_budget,
+        kv_tokens=kv_tokens,
+        watermark=watermark,
+        step_time=PRESET if step_times is None else _fitted(step_times),
+    )
+    if experiment is not None:
+        if experiment != EXPERIMENT:
+            raise SettingsError(
+                f"'{experiment}' is no experiment. {did_you_mean(experiment, [EXPERIMENT])}"
+            )
+        run_experiment(
+            data,
+            samples,
+            Fig1Settings(
+                ratios=(0.0, 0.5, 0.8) if ood_ratio is None else parse_ratios(ood_ratio),
+                sum_limits=(2024, 1024, 512) if sum_limit is None else (sum_limit,),
+                engines=("continuous", "gang") if engine is None else (engine.value,),
+                requests=requests,
+                draws=draws or 20,
+                slm_s=slm_seconds,
+                hardware=hardware,
+            ),
+            hold_out=hold_out,
+            recipe=recipe,
+            out=out,
+            seed=seed,
+            force=force,
+            as_json=as_json,
+        )
+        return
     if out is not None:
         check_out(out, force=force, name="simulate")
     if load is not None and rate is not None:
@@ -171,15 +247,9 @@ def simulate_command(
     names, policies = _sorted_out(more or [], predictor or [], policy or [])
     settings = SimulationSettings(
         requests=requests,
-        draws=draws,
-        engine=engine.value,
-        hardware=Engine(
-            slots=slots,
-            token_budget=token_budget,
-            kv_tokens=kv_tokens,
-            watermark=watermark,
-            step_time=PRESET if step_times is None else _fitted(step_times),
-        ),
+        draws=draws or 5,
+        engine=(engine or Engines.CONTINUOUS).value,
+        hardware=hardware,
         slice_tokens=slice_tokens,
         arrivals=tuple(part.strip() for part in arrivals.split(",")),
         loads=LOADS if load is None else _numbers(load, "--load"),

@@ -1,7 +1,10 @@
 """Runs the experiment: the same requests under every arm, engine, limit and OOD ratio."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -74,48 +77,50 @@ class Known:
     rank: IntArray
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What was said of m rows of a fold.
-
-    rows           their numbers, rising
-    first, second  what QLM and the small model said
-    unsure         bool (m,): for which S-QLM asks the small model
-    """
-
-    rows: IntArray
-    first: LengthDistribution
-    second: LengthDistribution
-    unsure: npt.NDArray[np.bool_]
-
-
 def run(
-    folds: Sequence[Fold],
+    folds: Iterable[Fold],
     settings: Fig1Settings,
     *,
+    strata: int = 1,
     seed: int = 0,
+    jobs: int = 1,
     on_progress: Progress | None = None,
 ) -> list[Fig1Result]:
-    """Replay every arm everywhere. All arms of a draw see the same requests and true lengths.
+    """Replay every arm everywhere, once with each fold: draw i takes the i-th of them.
 
-    Raises BackendError when the small model cannot be used, DataError for a fold without requests
-    of one sort.
+    All arms of a draw see the same requests and true lengths. Fold i is of stratum i modulo
+    `strata` (the same corpora kept from training): see `mean_of`. `jobs` processes share the draws;
+    the result does not depend on their number. Raises DataError for a fold without requests of
+    one sort.
     """
     report = on_progress or (lambda what, done, total: None)
-    measured: dict[tuple[Place, Arm], list[dict[str, float]]] = {}
-    everywhere = [list(_places(settings, fold, seed)) for fold in folds]
-    draws = settings.draws * len(folds)
-    for number in range(draws):
-        fold, places = folds[number % len(folds)], everywhere[number % len(folds)]
-        asked: dict[float | None, Asked] = {}
-        for at, place in enumerate(places):
-            what = f"{place.engine}, limit {place.sum_limit}, {place.scenario.ood_ratio:.0%} unlike"
-            report(what, number * len(places) + at, draws * len(places))
-            for arm, found in _draw(place, settings, fold, asked, seed, number):
-                # A rate follows from a fold's capacity; places are compared across folds.
-                key = replace(place, scenario=replace(place.scenario, rate=None))
-                measured.setdefault((key, arm), []).append(found)
-    return list(_results(measured, len(folds)))
+    replayed: list[dict[tuple[Place, Arm], dict[str, float]]] = []
+    # Not forked: numpy and LightGBM may hold threads.
+    with ProcessPoolExecutor(jobs, get_context("spawn")) if jobs > 1 else nullcontext() as pool:
+        waiting = []
+        for number, fold in enumerate(folds):
+            report("replaying", number, settings.draws)
+            if pool is None:
+                replayed.append(_draw(settings, fold, seed, number))
+            else:
+                waiting.append(pool.submit(_draw, settings, fold, seed, number))
+        for number, one in enumerate(waiting):
+            report("replaying", number, settings.draws)
+            replayed.append(one.result())
+    draws = {key: [one[key] for one in replayed] for key in replayed[0]}
+    return list(_results(draws, strata))
+
+
+def _draw(
+    settings: Fig1Settings, fold: Fold, seed: int, number: int
+) -> dict[tuple[Place, Arm], dict[str, float]]:
+    measured = {}
+    for place in _places(settings, fold, seed):
+        for arm, found in _replayed(place, settings, fold, seed, number):
+            # A rate follows from a fold's capacity; places are compared across folds.
+            key = replace(place, scenario=replace(place.scenario, rate=None))
+            measured[key, arm] = found
+    return measured
 
 
 def _places(settings: Fig1Settings, fold: Fold, seed: int) -> Iterator[Place]:
@@ -144,22 +149,14 @@ def _chosen(settings: Fig1Settings, engine: str, limit: int, way: str) -> Simula
     )
 
 
-def _draw(
-    place: Place,
-    settings: Fig1Settings,
-    fold: Fold,
-    before: dict[float | None, Asked],
-    seed: int,
-    number: int,
+def _replayed(
+    place: Place, settings: Fig1Settings, fold: Fold, seed: int, number: int
 ) -> Iterator[tuple[Arm, dict[str, float]]]:
     chosen = _chosen(settings, place.engine, place.sum_limit, place.arrivals)
     drawn, work = make_workload(chosen, place.scenario, fold.rows, seed, number)
     if place.arrivals == "burst-long-at-head":
         drawn, work = _long_at_head(drawn, settings.hardware.slots)
-    ratio = place.scenario.ood_ratio  # every place of a ratio draws the same rows
-    if ratio not in before:
-        before[ratio] = _ask(fold, drawn)
-    known = _known(before[ratio], drawn)
+    known = _known(fold, drawn)
     for arm in ARMS[place.arrivals]:
         asked = known.asked.get(arm.predictor or "", np.zeros(len(work), bool))
         if arm.slm == "added":
@@ -209,22 +206,20 @@ def _long_at_head(drawn: Drawn, slots: int) -> tuple[Drawn, Workload]:
     return moved, Workload(arrival, moved.prompt_tokens, moved.output_tokens)
 
 
-def _ask(fold: Fold, drawn: Drawn) -> Asked:
-    rows = np.unique(drawn.numbers)
-    requests = [fold.rows.requests[row] for row in rows]
-    first, unsure = fold.sqlm.provisional(requests)
-    return Asked(rows, first, fold.slm.predict(requests), unsure)
-
-
-def _known(asked: Asked, drawn: Drawn) -> Known:
+def _known(fold: Fold, drawn: Drawn) -> Known:
     """The answers for the requests as they are drawn, a row as often as it was."""
-    place = np.searchsorted(asked.rows, drawn.numbers)
-    first, second, unsure = asked.first[place], asked.second[place], asked.unsure[place]
-    gated = LengthDistribution.concat([first, second])[np.arange(len(place)) + len(place) * unsure]
+    first, second = fold.qlm[drawn.numbers], fold.slm[drawn.numbers]
+    unsure = fold.unsure[drawn.numbers]
+    place = np.arange(len(unsure)) + len(unsure) * unsure
     oracle = fit_control("oracle", drawn.rows).predict(drawn.rows.requests)
     return Known(
-        answers={"qlm": first, "sqlm": gated, "sqlm-all": second, "oracle": oracle},
-        asked={"sqlm": unsure, "sqlm-all": np.ones(len(place), bool)},
+        answers={
+            "qlm": first,
+            "sqlm": LengthDistribution.concat([first, second])[place],
+            "sqlm-all": second,
+            "oracle": oracle,
+        },
+        asked={"sqlm": unsure, "sqlm-all": np.ones(len(unsure), bool)},
         rank=np.argsort(np.argsort(-uncertainty(first), kind="stable")),
     )
 
@@ -252,20 +247,22 @@ def _order(
 
 
 def _results(
-    measured: Mapping[tuple[Place, Arm], Sequence[Mapping[str, float]]], folds: int
+    measured: Mapping[tuple[Place, Arm], Sequence[Mapping[str, float]]], strata: int
 ) -> Iterator[Fig1Result]:
     for (place, arm), draws in measured.items():
         found: dict[str, Estimate] = {
-            name: mean_of([one[name] for one in draws], folds) for name in KEPT if name in draws[0]
+            name: mean_of([one[name] for one in draws], strata) for name in KEPT if name in draws[0]
         }
         for name, other in (("qlm", QLM), ("fcfs", FCFS)):
             pairs = list(zip(draws, measured[place, other], strict=True))
             for metric in COMPARED:
                 ratios = [one[metric] / two[metric] for one, two in pairs]
-                found[f"{metric}_vs_{name}"] = ratio_of(ratios, folds)
+                found[f"{metric}_vs_{name}"] = ratio_of(ratios, strata)
         if "tau" in found:
             pairs = list(zip(draws, measured[place, QLM], strict=True))
-            found["tau_minus_qlm"] = mean_of([one["tau"] - two["tau"] for one, two in pairs], folds)
+            found["tau_minus_qlm"] = mean_of(
+                [one["tau"] - two["tau"] for one, two in pairs], strata
+            )
         for metric, (value, low, high) in found.items():
             yield Fig1Result(
                 place.engine,

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-from lengthpred.base import Predictor
+import numpy as np
+import numpy.typing as npt
+
 from lengthpred.data.table import Rows
+from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import SettingsError
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.models.cascade import Cascade
@@ -19,26 +23,25 @@ PUBLISHED_SLM_S = {0.5: 27.8, 0.8: 41.4}
 
 @dataclass(frozen=True)
 class Fold:
-    """One way to keep corpora from training, and what was trained without them.
+    """One split that keeps corpora from training, and what was predicted of its other rows.
 
     held_out  the corpora
-    rows      requests to replay, their column `ood` says which are of these corpora
-    sqlm      histogram, detector and small model
+    rows      n requests to replay; their column `ood` says which are of these corpora
+    qlm, slm  what the histogram and the small model say of them
+    unsure    bool (n,): for which S-QLM asks the small model
     """
 
     held_out: tuple[str, ...]
     rows: Rows
-    sqlm: Cascade
+    qlm: LengthDistribution
+    slm: LengthDistribution
+    unsure: npt.NDArray[np.bool_]
 
-    @property
-    def qlm(self) -> Predictor:
-        """The histogram."""
-        return self.sqlm.primary
-
-    @property
-    def slm(self) -> Predictor:
-        """The small model, asked for every request."""
-        return self.sqlm.fallback
+    @classmethod
+    def of(cls, held_out: tuple[str, ...], rows: Rows, sqlm: Cascade) -> Self:
+        """Ask all parts of S-QLM for every row. Raises BackendError as the small model does."""
+        qlm, unsure = sqlm.provisional(rows.requests)
+        return cls(held_out, rows, qlm, sqlm.fallback.predict(rows.requests), unsure)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Fig1Settings:
 
     ratios      shares of requests from corpora that training never saw
     sum_limits  most tokens of a request, in and out; the first is the one that all else is told for
-    draws       replays of each arm with each fold, each on other requests
+    draws       replays of each arm, each on another split and other requests
     slm_s       seconds that the small model takes for one request. 54 ms are the published 52 to
                 56 for each request that was asked
     load        Poisson arrivals as a share of capacity, for latency: 1,000 at once, as published,
@@ -58,7 +61,7 @@ class Fig1Settings:
     sum_limits: Sequence[int] = (2024, 1024, 512)
     engines: Sequence[str] = ("continuous", "gang")
     requests: int = 1000
-    draws: int = 4
+    draws: int = 20
     slm_s: float = 0.054
     load: float = 1.2
     hardware: Engine = field(default_factory=Engine)

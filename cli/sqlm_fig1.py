@@ -1,0 +1,234 @@
+"""`lengthpred simulate --experiment sqlm-fig1`: trains S-QLM without some corpora, and replays."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.errors import DataError, SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    from lengthpred.data.table import Rows
+    from lengthpred.eval.sqlm_fig1.reading import Found
+    from lengthpred.eval.sqlm_fig1.setting import Fig1Settings, Fold
+    from lengthpred.training.settings import SqlmSettings
+
+__all__ = ["EXPERIMENT", "hold_outs", "make_folds", "paired", "run_experiment"]
+
+EXPERIMENT = "sqlm-fig1"
+TRAINED, CALIBRATED = 0.5, 0.15  # of the rows whose corpus is not kept from training
+PAIRS = 5000
+MOST_SETS = 10
+
+
+def run_experiment(
+    data: Path,
+    samples: Path | None,
+    settings: "Fig1Settings",
+    *,
+    hold_out: str | None,
+    recipe: Path | None,
+    out: Path | None,
+    seed: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Train, replay, print, and write results where `out` is given."""
+    from lengthpred.data.table import Table
+    from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
+    from lengthpred.eval.sqlm_fig1.replays import run
+
+    if samples is None:
+        raise SettingsError(
+            "the experiment needs the small model's lengths for the same ids: --samples T2.parquet "
+            "(`lengthpred label` makes one)"
+        )
+    if out is not None:
+        check_out(out, force=force, name="simulate")
+    table = Table(data)
+    chosen = _recipe(recipe, samples)
+    with progress() as bar:
+        task = bar.add_task("training")
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        tell("reading the small model's lengths", 0, 0)
+        rows = paired(table.rows(), chosen)
+        held_out = hold_outs(rows, _names(hold_out))
+        draws = -(-settings.draws // len(held_out)) * len(held_out)  # each as often
+        settings = replace(settings, draws=draws)
+        results = run(
+            make_folds(rows, chosen, held_out, settings.draws, seed),
+            settings,
+            strata=len(held_out),
+            seed=seed,
+            jobs=min(os.cpu_count() or 1, draws),
+            on_progress=tell,
+        )
+    document = Document(f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, results)
+    if as_json:
+        print_json(document.as_json())
+    else:
+        _print(Found(results))
+    console = stderr if as_json else stdout
+    for sentence in read_fig1(results, settings, held_out):
+        console.print(sentence, highlight=False, markup=False)
+    if out is not None:
+        for path in write_results(document, out, force=force, name="simulate"):
+            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _recipe(path: Path | None, samples: Path) -> "SqlmSettings":
+    """Settings of S-QLM with the recorded samples for its small model."""
+    from lengthpred.training.settings import SlmSettings, SqlmSettings, read_recipe
+
+    own = read_recipe(path, "sqlm", SqlmSettings)
+    recorded = {"backend": "recorded", "samples": str(samples)}
+    slm = own.slm or SlmSettings.model_validate({**recorded, "cap": 2024, "pairs": PAIRS})
+    return own.model_copy(update={"slm": slm.model_copy(update=recorded), "fallback": None})
+
+
+def _names(hold_out: str | None) -> tuple[str, ...]:
+    return () if hold_out is None else tuple(part.strip() for part in hold_out.split(","))
+
+
+def paired(rows: "Rows", settings: "SqlmSettings") -> "Rows":
+    """The rows that the small model answered, too; raises DataError where there are none."""
+    from lengthpred.models.backends.base import answered, open_backend
+
+    assert settings.slm is not None
+    backend = open_backend(settings.slm.source())
+    both = rows.take(answered(*backend.generate_lengths(rows.requests, 1, 1.0, 2**31, None, 0)))
+    if not len(both):
+        raise DataError("no row of --data has an id that --samples has, too: nothing can be paired")
+    return both
+
+
+def hold_outs(rows: "Rows", asked: Sequence[str]) -> list[tuple[str, ...]]:
+    """The sets of domains to keep from training: that which is asked, or each domain in turn."""
+    known = sorted({str(domain) for domain in rows.columns["domain"] if domain})
+    for name in asked:
+        if name not in known:
+            raise SettingsError(
+                f"--hold-out has '{name}', which is no domain of the rows that both tables have. "
+                + did_you_mean(name, known)
+            )
+    if len(known) < 2 or len(set(asked)) >= len(known):
+        raise DataError(
+            f"the rows that both tables have are of {len(known)} domain(s) (column 'domain'): the "
+            "experiment keeps some from training and needs others to train on"
+        )
+    return [tuple(asked)] if asked else [(name,) for name in known[:MOST_SETS]]
+
+
+def make_folds(
+    rows: "Rows",
+    settings: "SqlmSettings",
+    held_out: Sequence[tuple[str, ...]],
+    draws: int,
+    seed: int,
+) -> "Iterator[Fold]":
+    """So many splits, each with another of the sets kept from training, and S-QLM trained on it.
+
+    Of the other rows half are trained on, 15 % calibrate, by group; the rest are replayed. Raises
+    DataError where there are too few.
+    """
+    from lengthpred.eval.sqlm_fig1.setting import Fold
+    from lengthpred.training import sqlm
+
+    for number in range(draws):
+        held = held_out[number % len(held_out)]
+        rng = np.random.default_rng([seed, number])
+        outside = np.isin(rows.columns["domain"], held)
+        place = rng.random(int(rows.groups.max()) + 1)[rows.groups]
+        train, calibration = ~outside & (place < TRAINED), ~outside & (place >= 1 - CALIBRATED)
+        trained = sqlm.train(rows.take(train), rows.take(calibration), settings, rng)
+        picked = np.flatnonzero(~train & ~calibration)
+        asked = rows.take(picked)
+        asked = replace(asked, columns={**asked.columns, "ood": outside[picked]})
+        yield Fold.of(held, asked, trained)
+
+
+ROWS = (
+    ("fcfs, random order", "fcfs", None, None, "burst"),
+    ("fcfs, long ones at the head", "fcfs", None, None, "burst-long-at-head"),
+    ("QLM", "sjf", "qlm", None, "burst"),
+    ("S-QLM, its SLM's time apart", "sjf", "sqlm", "apart", "burst"),
+    ("S-QLM, added", "sjf", "sqlm", "added", "burst"),
+    ("S-QLM, hidden", "sjf", "sqlm", "hidden", "burst"),
+    ("SLM on every query, apart", "sjf", "sqlm-all", "apart", "burst"),
+    ("SLM on every query, added", "sjf", "sqlm-all", "added", "burst"),
+    ("SLM on every query, hidden", "sjf", "sqlm-all", "hidden", "burst"),
+    ("oracle", "sjf", "oracle", None, "burst"),
+    ("longest first, QLM", "longest-first", "qlm", None, "burst"),
+    ("longest first, S-QLM", "longest-first", "sqlm", "apart", "burst"),
+    ("longest first, oracle", "longest-first", "oracle", None, "burst"),
+)
+PUBLISHED = "published: S-QLM (at 0 on every query)"
+
+
+def _print(found: "Found") -> None:
+    """A table for each engine and limit: tokens a second and mean latency by OOD ratio."""
+    from lengthpred.eval.sqlm_fig1.setting import PUBLISHED_GAIN
+
+    for engine in found.engines:
+        for limit in found.limits:
+            grid = Grid(box=None, pad_edge=False, header_style="bold")
+            grid.add_column(f"{engine}, in + out up to {limit:,}", no_wrap=True)
+            for what in ("tokens/s", "latency"):
+                for ratio in found.ratios:
+                    grid.add_column(f"{what}\n{ratio:.0%} OOD", justify="right", no_wrap=True)
+            published = [
+                f"{PUBLISHED_GAIN[ratio]:.3f}" if ratio in PUBLISHED_GAIN else ""
+                for ratio in found.ratios
+            ]
+            grid.add_row(f"[dim]{PUBLISHED}[/]", *published)
+            for name, policy, predictor, slm, arrivals in ROWS:
+                cells = [
+                    _cell(found, engine, ratio, policy, predictor, metric, slm, arrivals, limit)
+                    for metric in ("tps", "mean_e2el_ms")
+                    for ratio in found.ratios
+                ]
+                if any(cells):
+                    grid.add_row(name, *cells)
+            stdout.print(grid)
+            stdout.print()
+    stdout.print(
+        "[dim]all at once, shortest first unless it says otherwise; tokens/s of LLM time and mean "
+        "latency as multiples of QLM's on the same requests, ± half the 95 % interval[/]",
+        highlight=False,
+    )
+
+
+def _cell(
+    found: "Found",
+    engine: str,
+    ratio: float,
+    policy: str,
+    predictor: str | None,
+    metric: str,
+    slm: str | None,
+    arrivals: str,
+    limit: int,
+) -> str:
+    one = found.get(
+        *(engine, ratio, policy, predictor, f"{metric}_vs_qlm"),
+        slm=slm,
+        arrivals=arrivals,
+        limit=limit,
+    )
+    if one is None:
+        return ""
+    itself = (policy, predictor) == ("sjf", "qlm")
+    half = "" if one.high is None or itself else f" ±{one.high - one.value:.2f}"
+    return f"{one.value:.3f}{half}" if metric == "tps" else f"{one.value:.2f}{half}"
