@@ -13,7 +13,7 @@ from lengthpred.base import FloatArray, IntArray
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthGrid
 from lengthpred.errors import DataError
-from lengthpred.models.backends.base import open_backend
+from lengthpred.models.backends.base import Backend, Source, open_backend
 from lengthpred.models.slm_prefill import Prefill, features, reading
 from lengthpred.training.boosted import rank_targets
 from lengthpred.training.calibration import fit_score_table
@@ -21,7 +21,7 @@ from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import SlmPrefillSettings
 from lengthpred.training.slm import FEW, FEWEST, pick
 
-__all__ = ["fit_ridge", "train"]
+__all__ = ["fit_head", "fit_ridge", "train"]
 
 # For each row: features are many and rows may be few, so up to a head that says next to nothing.
 PENALTIES = np.logspace(-2, 4, 25)
@@ -52,6 +52,18 @@ def train(
         on_progress("reading prompts with the small model", start, len(rows))
         parts.append(features(reader, rows.requests[start : start + BATCH]))
     table = np.concatenate(parts) if parts else np.zeros((0, 2))
+    return fit_head(source, table, rows, settings.folds, rng, backend)
+
+
+def fit_head(
+    source: Source,
+    table: FloatArray,
+    rows: Rows,
+    folds: int,
+    rng: np.random.Generator,
+    backend: Backend | None = None,
+) -> Prefill:
+    """The predictor of rows whose `features` are `table`; see `train`."""
     known = ~np.isnan(table).any(axis=1)
     table, rows = table[known], rows.take(known)
     if len(rows) < FEWEST:
@@ -65,7 +77,7 @@ def train(
     mean = float(targets.mean())
     levels = _levels(rows, targets - mean)
     level = np.array([levels.get(request.model, 0.0) for request in rows.requests])
-    fold = _folds(rows.groups, settings.folds, rng)
+    fold = _folds(rows.groups, folds, rng)
     weights, bias, scores = fit_ridge(table, targets - mean - level, fold)
     scores += mean + level
     found = fit_score_table(
