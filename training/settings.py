@@ -27,7 +27,6 @@ __all__ = [
     "read_recipe",
 ]
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -142,7 +141,7 @@ class SqlmSettings(Settings):
     folder); without either a boosted predictor is trained for it.
     """
 
-    alpha: Share = 0.05
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.05
     fallback: str | None = None
     slm: SlmSettings | None = None
     histogram: HistogramSettings = HistogramSettings()
