@@ -64,7 +64,7 @@ def test_the_recipes_of_these_tests_can_be_read(tmp_path: Path, kind: str) -> No
         ("boosted", "trees = 2.5", "trees = 2.5: input should be a valid integer"),
         ("boosted", "learning_rate = inf", "learning_rate = inf: input should be a finite number"),
         ("histogram", "strength = nan", "strength = nan: input should be"),
-        ("sqlm", "alpha = 1", "alpha = 1: input should be less than 1"),
+        ("sqlm", "alpha = 1.5", "alpha = 1.5: input should be less than or equal to 1"),
         ("sqlm", "[detector]\nmethod = 'lof'", "detector.method = 'lof': input should be 'knn' or"),
         ("sqlm", "histogram = 3", "histogram = 3: input should be"),
         ("histogram", "max_rows = 5", "max_rows = 5: input should be greater than or equal to 100"),
