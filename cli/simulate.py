@@ -4,19 +4,21 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
-from lengthpred.cli.named import is_control, labels, load_named, parse_ratios
-from lengthpred.errors import ArtifactError, DataError, SettingsError, did_you_mean
-
-if TYPE_CHECKING:
-    from lengthpred.base import Predictor
-    from lengthpred.data.table import Rows
-    from lengthpred.eval.replay.step_time import StepTime
+from lengthpred.cli.named import parse_ratios
+from lengthpred.cli.simulate_inputs import (
+    fit_step_times,
+    load_all,
+    parse_numbers,
+    sort_out,
+    time_predictions,
+)
+from lengthpred.errors import SettingsError, did_you_mean
 
 __all__ = ["register"]
 
@@ -213,7 +215,7 @@ def simulate_command(
         token_budget=token_budget,
         kv_tokens=kv_tokens,
         watermark=watermark,
-        step_time=PRESET if step_times is None else _fitted(step_times),
+        step_time=PRESET if step_times is None else fit_step_times(step_times),
     )
     if experiment is not None:
         if experiment != EXPERIMENT:
@@ -244,7 +246,7 @@ def simulate_command(
         check_out(out, force=force, name="simulate")
     if load is not None and rate is not None:
         raise SettingsError("--load and --rate say the same in two ways: give one of them")
-    names, policies = _sorted_out(more or [], predictor or [], policy or [])
+    names, policies = sort_out(more or [], predictor or [], policy or [])
     settings = SimulationSettings(
         requests=requests,
         draws=draws or 5,
@@ -252,8 +254,8 @@ def simulate_command(
         hardware=hardware,
         slice_tokens=slice_tokens,
         arrivals=tuple(part.strip() for part in arrivals.split(",")),
-        loads=LOADS if load is None else _numbers(load, "--load"),
-        rates=() if rate is None else _numbers(rate, "--rate"),
+        loads=LOADS if load is None else parse_numbers(load, "--load"),
+        rates=() if rate is None else parse_numbers(rate, "--rate"),
         burstiness=burstiness,
         sum_limit=sum_limit,
         ood_ratios=(None,) if ood_ratio is None else tuple(parse_ratios(ood_ratio)),
@@ -267,8 +269,8 @@ def simulate_command(
     if "trace" in settings.arrivals:
         check_recorded(rows)
     train = rows if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
-    loaded = _loaded(names, train)
-    seconds = {} if prediction_time is PredictionTime.NONE else _seconds(loaded, rows)
+    loaded = load_all(names, train)
+    seconds = {} if prediction_time is PredictionTime.NONE else time_predictions(loaded, rows)
     with progress() as bar:
         task = bar.add_task("simulating")
         simulation = simulate(
@@ -296,68 +298,3 @@ def simulate_command(
         for path in write_results(document, out, force=force, name="simulate"):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
         write_report_or_say(out, document, console, simulation=simulation)
-
-
-def _sorted_out(
-    more: list[str], predictors: list[str], policies: list[str]
-) -> tuple[list[str], list[str]]:
-    """Which names are predictors, and which are policies."""
-    from lengthpred.ordering import POLICIES
-
-    policies = [part.strip() for name in policies for part in name.split(",")]
-    policies += [name for name in more if name in POLICIES]
-    predictors = [*predictors, *(name for name in more if name not in POLICIES)]
-    return predictors, policies or ["sjf"]
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise SettingsError(
-            f"{option} has '{text}': give numbers with commas between, such as 0.8,1.2"
-        ) from None
-
-
-def _loaded(names: list[str], train: "Rows") -> "dict[str, Predictor | None]":
-    """Predictors by label; None for controls that know the truth of what is drawn."""
-    from lengthpred.eval.controls import KNOWING, fit_control
-
-    found: dict[str, Predictor | None] = {}
-    for label, name in labels(names).items():
-        if is_control(name):
-            found[label] = None if name in KNOWING else fit_control(name, train)
-            continue
-        one = load_named(name)
-        if not hasattr(one, "predict"):
-            raise ArtifactError(f"{name} holds a detector, which orders nothing: give a predictor")
-        found[label] = cast("Predictor", one)
-    return found
-
-
-def _seconds(loaded: "dict[str, Predictor | None]", rows: "Rows") -> dict[str, float]:
-    """What one prediction of each takes, measured in a process of its own."""
-    from lengthpred.eval.cost import measure_best
-
-    return {
-        label: measure_best(label, one, rows.requests)["us_per_request_p50"][0] / 1e6
-        for label, one in loaded.items()
-        if one is not None
-    }
-
-
-def _fitted(path: Path) -> "StepTime":
-    """Step times fitted to measured steps; raises DataError, naming the file, for what is none."""
-    from pyarrow import ArrowException, csv
-
-    from lengthpred.eval.replay.step_time import StepTime
-
-    columns = ("seconds", "prefill_tokens", "kv_tokens")
-    try:
-        found = csv.read_csv(path)
-        return StepTime.fit(*(found.column(name).to_numpy().astype(float) for name in columns))
-    except (ArrowException, KeyError, ValueError, OSError) as error:
-        raise DataError(
-            f"{path} has no measured steps: it must be a CSV with the columns "
-            f"{', '.join(columns)} ({error})"
-        ) from error
