@@ -30,6 +30,7 @@ from lengthpred.eval.scoring import (
     score_detector,
 )
 from lengthpred.eval.slices import SLICE_METRICS, make_slices
+from lengthpred.models.backends.base import is_recorded
 
 __all__ = ["Comparison", "compare", "detectors_in"]
 
@@ -267,4 +268,6 @@ def _notes(
                 f"{name} cannot be saved, so its cost was measured within this process, beside "
                 "whatever else it holds."
             )
+        if is_recorded(predictor):
+            notes.append(f"{name} looks recorded samples up; its cost is not that of a model.")
     return notes

@@ -16,6 +16,7 @@ from lengthpred.eval.replay.scenarios import Scenario, make_scenarios, make_work
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.step_time import PRESET
 from lengthpred.eval.replay.workload import Trace, Workload
+from lengthpred.models.backends.base import is_recorded
 from lengthpred.models.controls import fit_constant
 
 __all__ = ["Replay", "ReplayResult", "Simulation", "simulate"]
@@ -129,6 +130,11 @@ def simulate(
     report("done", steps, steps)
     results = list(_results(chosen, measured))
     notes = [*_notes(chosen, rows, costs), *_prompts_matter(chosen, measured)]
+    notes += [
+        f"{name} looks recorded samples up; its time is not that of a model."
+        for name in costs
+        if is_recorded(predictors[name])
+    ]
     return Simulation(chosen, results, notes, replays)
 
 

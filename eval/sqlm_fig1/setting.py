@@ -69,6 +69,11 @@ class Fig1Settings:
     def __post_init__(self) -> None:
         if self.draws < 1 or self.requests < 1:
             raise SettingsError("the experiment needs 1 draw and 1 request or more")
+        for engine in self.engines:
+            if engine not in ("continuous", "gang"):
+                raise SettingsError(
+                    f"the experiment runs on the engines continuous and gang, not on '{engine}'"
+                )
         if not self.slm_s >= 0:
             raise SettingsError(f"the small model's time must be 0 or more, not {self.slm_s:g} s")
 

@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "TextBackend",
     "answered",
+    "is_recorded",
     "open_backend",
     "seconds_left",
 ]
@@ -155,6 +156,12 @@ def open_backend(source: Source) -> Backend:
     module, _, name = BACKENDS[source.backend].partition(":")
     made: Backend = getattr(importlib.import_module(module), name)(source)
     return made
+
+
+def is_recorded(predictor: object) -> bool:
+    """Whether what a predictor, or a part of it, asks is a table: its time is not a model's."""
+    asked = getattr(predictor, "fallback", predictor)
+    return getattr(getattr(asked, "source", None), "backend", "") == "recorded"
 
 
 def answered(lengths: IntArray, censored: npt.NDArray[bool_]) -> npt.NDArray[bool_]:
