@@ -28,7 +28,7 @@ class Queue:
         self._refining = None if order.refinement is None else Refining(order.refinement, ready)
         self._told = 0
         self._heap: list[tuple[int, int]] = []
-        self._waiting = [False] * len(work)
+        self._waiting, self._started = [False] * len(work), [False] * len(work)
         self.written = [0] * len(work)  # tokens of each, as of when it last lost its slot
         self.depth = 0
         self.log: list[tuple[float, int]] = [(0.0, 0)]
@@ -48,7 +48,7 @@ class Queue:
             self._told += 1
             self.rekey(request, self._told_key(request, now))
         if self._refining is not None:
-            for request in self._refining.advance(now, self._waiting):
+            for request in self._refining.advance(now, self._started):
                 self.rekey(request, self._told_key(request, now))
 
     def _told_key(self, request: int, now: float) -> int:
@@ -92,7 +92,7 @@ class Queue:
         if request is None:
             raise IndexError("no request waits")
         heapq.heappop(self._heap)
-        self._waiting[request] = False
+        self._waiting[request], self._started[request] = False, True
         self._count(at, -1)
         return request
 

@@ -13,8 +13,14 @@ __all__ = ["Refining"]
 class Refining:
     """One worker that refines waiting requests, one after the other, the first in rank first.
 
-    What has started by the time its turn comes is left out, as in
-    `lengthpred.serving.worker.RefinementWorker`.
+    As in `lengthpred.serving.worker.RefinementWorker`, what has started by the time its turn comes
+    is left out for good, even if it lost its slot and waits again; what starts while it is at work
+    is refined to the end, and counts.
+
+    At one moment requests arrive first; then the worker is done with one and takes the next; then
+    the engine looks at its queue. So a key that is there when a step begins counts in that step,
+    and a worker may take a request that the engine starts at the same moment. Of arrivals at one
+    moment the first in rank is taken first; of equal ranks, the one that came first.
     """
 
     def __init__(self, refinement: Refinement, ready_s: FloatArray) -> None:
@@ -26,12 +32,16 @@ class Refining:
         self._heap: list[tuple[int, int]] = []
         self._job: int | None = None
         self._free_s = 0.0
-        self.refined, self.busy_s = 0, 0.0
+        self.refined, self.busy_s = 0, 0.0  # those at work on, too
 
-    def advance(self, now: float, waiting: list[bool]) -> list[int]:
-        """The requests that are refined by `now`; `waiting` says which have not started."""
+    def advance(self, now: float, started: list[bool]) -> list[int]:
+        """The requests that are refined by `now`; `started` says which had a slot before `now`.
+
+        It is called at `now` before the engine starts anything then, so that nothing starts
+        between two calls but at the earlier one.
+        """
         done = []
-        while self._job is not None or self._begin(now, waiting):
+        while self._job is not None or self._begin(now, started):
             if self._free_s > now:
                 break
             assert self._job is not None
@@ -43,7 +53,7 @@ class Refining:
         """When the one at work is done, in seconds; infinite where none is."""
         return self._free_s if self._job is not None else np.inf
 
-    def _begin(self, now: float, waiting: list[bool]) -> bool:
+    def _begin(self, now: float, started: list[bool]) -> bool:
         """Take the next request, if one is there by `now`."""
         while True:
             begin = self._free_s
@@ -57,7 +67,7 @@ class Refining:
             if not self._heap:
                 return False
             request = heapq.heappop(self._heap)[1]
-            if waiting[request]:
+            if not started[request]:
                 self._job, self._free_s = request, begin + self._seconds
                 self.refined += 1
                 self.busy_s += self._seconds

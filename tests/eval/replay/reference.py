@@ -2,7 +2,7 @@
 
 It follows vLLM's scheduler line by line rather than our own code: it walks through the running
 requests in the order of their admission, gives each its blocks or preempts the one of the largest
-key, and then lets in what waits.
+key, and then lets in what waits. `BatchReference` does the same for static batches, token by token.
 """
 
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from math import inf
 
 import numpy as np
 
-from lengthpred.eval.replay.order import Order
+from lengthpred.eval.replay.order import Order, Refinement
 from lengthpred.eval.replay.workload import Engine, Workload
 
-__all__ = ["Job", "Reference"]
+__all__ = ["BatchReference", "Job", "Reference", "Worker"]
 
 
 @dataclass
@@ -43,24 +43,61 @@ class Job:
         return self.key, self.number
 
 
+def make_jobs(work: Workload, order: Order) -> list[Job]:
+    """The requests with the keys that they come with, and when another is known."""
+    early = order.keys if order.early is None else order.early
+    ready = work.arrival_s if order.ready_s is None else order.ready_s
+    known = np.full(len(work), inf) if order.known_s is None else order.known_s
+    return [
+        Job(
+            number=i,
+            arrival=float(work.arrival_s[i]),
+            prompt=int(work.prompt_tokens[i]),
+            output=int(work.output_tokens[i]),
+            key=int(early[i]),
+            final_key=int(order.keys[i]),
+            ready=float(ready[i]),
+            known=float(known[i]),
+        )
+        for i in range(len(work))
+    ]
+
+
+class Worker:
+    """Tells the keys of jobs, one after the other, and looks through all of them each time."""
+
+    def __init__(self, refinement: Refinement | None, jobs: list[Job]) -> None:
+        self.refinement = refinement
+        self.left = [job for job in jobs if refinement is not None and refinement.asked[job.number]]
+        self.at_work: Job | None = None
+        self.free_at = 0.0
+        self.count, self.busy_s = 0, 0.0
+
+    def advance(self, now: float) -> None:
+        """All that happens until `now`, in the order in which it does."""
+        while self.refinement is not None:
+            if self.at_work is not None:
+                if self.free_at > now:
+                    return
+                self.at_work.key, self.at_work = self.at_work.final_key, None
+            moment = max(self.free_at, min((job.ready for job in self.left), default=inf))
+            if moment > now:
+                return
+            rank = self.refinement.rank
+            there = [job for job in self.left if job.ready <= moment]
+            first = min(there, key=lambda job: (rank[job.number], job.number))
+            self.left.remove(first)
+            if first.start is None:
+                self.at_work, self.free_at = first, moment + self.refinement.seconds
+                self.count += 1
+                self.busy_s += self.refinement.seconds
+
+
 class Reference:
     def __init__(self, work: Workload, order: Order, engine: Engine) -> None:
         self.engine, self.order = engine, order
-        late = order.known_s is not None and order.early is not None
-        ready = work.arrival_s if order.ready_s is None else order.ready_s
-        self.jobs = [
-            Job(
-                number=i,
-                arrival=float(work.arrival_s[i]),
-                prompt=int(work.prompt_tokens[i]),
-                output=int(work.output_tokens[i]),
-                key=int(order.early[i] if late and order.early is not None else order.keys[i]),
-                final_key=int(order.keys[i]),
-                ready=float(ready[i]),
-                known=float(order.known_s[i]) if late and order.known_s is not None else -inf,
-            )
-            for i in range(len(work))
-        ]
+        self.jobs = make_jobs(work, order)
+        self.worker = Worker(order.refinement, self.jobs)
         self.free = list(range(engine.blocks))
         self.running: list[Job] = []
         self.now = 0.0
@@ -74,6 +111,7 @@ class Reference:
                     job.state = "waiting"
                 if job.state != "away" and job.known <= self.now:
                     job.key, job.known = job.final_key, inf
+            self.worker.advance(self.now)
             if self.running or self._waiting():
                 self._step()
             else:
@@ -196,3 +234,68 @@ class Reference:
         if job.written == job.output:
             job.state, job.finish = "done", self.now
             self._free(job)
+
+
+class BatchReference:
+    """Gangs, or slices of so many tokens, one token of a batch after the other."""
+
+    def __init__(
+        self, work: Workload, order: Order, engine: Engine, slice_tokens: int | None
+    ) -> None:
+        self.engine, self.slice_tokens = engine, slice_tokens
+        self.jobs = make_jobs(work, order)
+        self.worker = Worker(order.refinement, self.jobs)
+        self.now = 0.0
+
+    def run(self) -> "BatchReference":
+        while any(job.state != "done" for job in self.jobs):
+            for job in self.jobs:
+                if job.state == "away" and job.ready <= self.now:
+                    job.state = "waiting"
+            self.worker.advance(self.now)
+            waiting = sorted((j for j in self.jobs if j.state == "waiting"), key=lambda j: j.rank)
+            if waiting:
+                self._batch(waiting[: self.engine.slots])
+            else:
+                self.now = min(job.ready for job in self.jobs if job.state == "away")
+        return self
+
+    def _batch(self, batch: list[Job]) -> None:
+        for job in batch:
+            job.state = "running"
+            job.start = self.now if job.start is None else job.start
+            job.computed = 0
+        stop = {job.number: self._stop(job) for job in batch}
+        fresh = [job for job in batch if not job.written]
+        self._prompts(batch)
+        for job in batch:  # the last step of the prompts gave a token of each
+            job.written += 1
+        while any(job.written < stop[job.number] for job in batch):
+            at_work = [job for job in batch if job.written < stop[job.number]]
+            self._step(0, sum(job.prompt + job.written for job in at_work))
+            for job in at_work:
+                job.written += 1
+        for job in fresh:
+            job.first_token = self.now
+        for job in batch:
+            if job.written == job.output:
+                job.state, job.finish = "done", self.now
+            else:
+                job.state, job.preemptions = "waiting", job.preemptions + 1
+
+    def _stop(self, job: Job) -> int:
+        """What it has written when its batch ends."""
+        if self.slice_tokens is None:
+            return job.output
+        return min(job.output, job.written + self.slice_tokens)
+
+    def _prompts(self, batch: list[Job]) -> None:
+        left, computed = sum(job.prompt + job.written for job in batch), 0
+        while left:
+            chunk = min(left, self.engine.token_budget)
+            left, computed = left - chunk, computed + chunk
+            self._step(chunk, computed)
+
+    def _step(self, prompts: int, cached: int) -> None:
+        times = self.engine.step_time
+        self.now += times.fixed_s + prompts * times.prefill_token_s + cached * times.kv_token_s
