@@ -1,5 +1,6 @@
 """Writes the report beside other results."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lengthpred.eval.output import Document
     from lengthpred.eval.simulate import Simulation
 
-__all__ = ["write_report_or_say"]
+__all__ = ["write_or_say", "write_report_or_say"]
 
 
 def write_report_or_say(
@@ -27,8 +28,33 @@ def write_report_or_say(
     prompts: bool = True,
 ) -> None:
     """Write report.html into the folder `out`, or say what to install for it."""
-    from lengthpred.eval.output import REPORT
     from lengthpred.eval.report.page import write_report
+
+    write_or_say(
+        lambda path, repeat: write_report(
+            path,
+            comparison=comparison,
+            simulation=simulation,
+            prompts=prompts,
+            repeat=repeat,
+        ),
+        out,
+        document,
+        console,
+    )
+
+
+def write_or_say(
+    write: Callable[[Path, Mapping[str, str]], Path],
+    out: Path,
+    document: "Document",
+    console: "Console",
+) -> None:
+    """Call `write` with the report's path in `out` and what it takes to repeat the document.
+
+    Says what to install where an extra is missing.
+    """
+    from lengthpred.eval.output import REPORT
 
     repeat = {
         "command": document.command,
@@ -36,13 +62,7 @@ def write_report_or_say(
         "sha256 of the table": document.data_sha256,
     }
     try:
-        path = write_report(
-            out / REPORT,
-            comparison=comparison,
-            simulation=simulation,
-            prompts=prompts,
-            repeat=repeat,
-        )
+        path = write(out / REPORT, repeat)
     except MissingExtraError as error:
         console.print(f"note: {error}", highlight=False, markup=False)
         return

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table as Grid
 
 from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from lengthpred.data.table import Rows
-    from lengthpred.eval.sqlm_fig1.reading import Found
     from lengthpred.eval.sqlm_fig1.setting import Fig1Settings, Fold
     from lengthpred.training.settings import SqlmSettings
 
@@ -41,9 +39,12 @@ def run_experiment(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train, replay, print, and write results where `out` is given."""
+    """Train, replay, print, and write results and their page where `out` is given."""
+    from lengthpred.cli.report import write_or_say
+    from lengthpred.cli.sqlm_fig1_table import print_fig1
     from lengthpred.data.table import Table
     from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.sqlm_fig1.page import write_fig1
     from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
     from lengthpred.eval.sqlm_fig1.replays import run
 
@@ -79,13 +80,19 @@ def run_experiment(
     if as_json:
         print_json(document.as_json())
     else:
-        _print(Found(results))
+        print_fig1(Found(results))
     console = stderr if as_json else stdout
     for sentence in read_fig1(results, settings, held_out):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
         for path in write_results(document, out, force=force, name="simulate"):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        write_or_say(
+            lambda path, repeat: write_fig1(path, results, settings, held_out, repeat=repeat),
+            out,
+            document,
+            console,
+        )
 
 
 def _recipe(path: Path | None, samples: Path) -> "SqlmSettings":
@@ -157,78 +164,3 @@ def make_folds(
         asked = rows.take(picked)
         asked = replace(asked, columns={**asked.columns, "ood": outside[picked]})
         yield Fold.of(held, asked, trained)
-
-
-ROWS = (
-    ("fcfs, random order", "fcfs", None, None, "burst"),
-    ("fcfs, long ones at the head", "fcfs", None, None, "burst-long-at-head"),
-    ("QLM", "sjf", "qlm", None, "burst"),
-    ("S-QLM, its SLM's time apart", "sjf", "sqlm", "apart", "burst"),
-    ("S-QLM, added", "sjf", "sqlm", "added", "burst"),
-    ("S-QLM, hidden", "sjf", "sqlm", "hidden", "burst"),
-    ("SLM on every query, apart", "sjf", "sqlm-all", "apart", "burst"),
-    ("SLM on every query, added", "sjf", "sqlm-all", "added", "burst"),
-    ("SLM on every query, hidden", "sjf", "sqlm-all", "hidden", "burst"),
-    ("oracle", "sjf", "oracle", None, "burst"),
-    ("longest first, QLM", "longest-first", "qlm", None, "burst"),
-    ("longest first, S-QLM", "longest-first", "sqlm", "apart", "burst"),
-    ("longest first, oracle", "longest-first", "oracle", None, "burst"),
-)
-PUBLISHED = "published: S-QLM (at 0 on every query)"
-
-
-def _print(found: "Found") -> None:
-    """A table for each engine and limit: tokens a second and mean latency by OOD ratio."""
-    from lengthpred.eval.sqlm_fig1.setting import PUBLISHED_GAIN
-
-    for engine in found.engines:
-        for limit in found.limits:
-            grid = Grid(box=None, pad_edge=False, header_style="bold")
-            grid.add_column(f"{engine}, in + out up to {limit:,}", no_wrap=True)
-            for what in ("tokens/s", "latency"):
-                for ratio in found.ratios:
-                    grid.add_column(f"{what}\n{ratio:.0%} OOD", justify="right", no_wrap=True)
-            published = [
-                f"{PUBLISHED_GAIN[ratio]:.3f}" if ratio in PUBLISHED_GAIN else ""
-                for ratio in found.ratios
-            ]
-            grid.add_row(f"[dim]{PUBLISHED}[/]", *published)
-            for name, policy, predictor, slm, arrivals in ROWS:
-                cells = [
-                    _cell(found, engine, ratio, policy, predictor, metric, slm, arrivals, limit)
-                    for metric in ("tps", "mean_e2el_ms")
-                    for ratio in found.ratios
-                ]
-                if any(cells):
-                    grid.add_row(name, *cells)
-            stdout.print(grid)
-            stdout.print()
-    stdout.print(
-        "[dim]all at once, shortest first unless it says otherwise; tokens/s of LLM time and mean "
-        "latency as multiples of QLM's on the same requests, ± half the 95 % interval[/]",
-        highlight=False,
-    )
-
-
-def _cell(
-    found: "Found",
-    engine: str,
-    ratio: float,
-    policy: str,
-    predictor: str | None,
-    metric: str,
-    slm: str | None,
-    arrivals: str,
-    limit: int,
-) -> str:
-    one = found.get(
-        *(engine, ratio, policy, predictor, f"{metric}_vs_qlm"),
-        slm=slm,
-        arrivals=arrivals,
-        limit=limit,
-    )
-    if one is None:
-        return ""
-    itself = (policy, predictor) == ("sjf", "qlm")
-    half = "" if one.high is None or itself else f" ±{one.high - one.value:.2f}"
-    return f"{one.value:.3f}{half}" if metric == "tps" else f"{one.value:.2f}{half}"

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lengthpred.eval.output import Result
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.report.lookup import is_predictor
-from lengthpred.eval.simulate import ReplayResult
+from lengthpred.eval.report.words import Estimated
 
 __all__ = [
     "DARK",
@@ -163,7 +162,7 @@ def _axis(given: Mapping[str, Any] | str) -> Figure:
     }
 
 
-def bars(results: Sequence[Result | ReplayResult], scale: float = 1.0) -> Figure:
+def bars(results: Sequence[Estimated], scale: float = 1.0) -> Figure:
     """The intervals of results as error bars."""
     return {
         "type": "data",
@@ -175,7 +174,7 @@ def bars(results: Sequence[Result | ReplayResult], scale: float = 1.0) -> Figure
     }
 
 
-def line_of(name: str, look: Look, x: Sequence[float], results: Sequence[Result]) -> Figure:
+def line_of(name: str, look: Look, x: Sequence[float], results: Sequence[Estimated]) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines+markers",

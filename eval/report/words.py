@@ -1,13 +1,22 @@
 """Numbers as a reader wants them."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from lengthpred.eval.output import Result
-from lengthpred.eval.simulate import ReplayResult
-
-__all__ = ["change", "duration", "interval", "listed", "number", "percent"]
+__all__ = ["Estimated", "change", "duration", "interval", "listed", "number", "percent"]
 
 MINUS = "\N{MINUS SIGN}"
+
+
+class Estimated(Protocol):
+    """A result of any kind, with its interval if it has one."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -32,7 +41,7 @@ def change(ratio: float) -> str:
     return f"{MINUS if points < 0 else '+'}{shown} %"
 
 
-def interval(result: Result | ReplayResult, shown: Callable[[float], str]) -> str:
+def interval(result: Estimated, shown: Callable[[float], str]) -> str:
     """The interval in brackets, with the unit once; nothing where there is none."""
     if result.low is None or result.high is None:
         return ""

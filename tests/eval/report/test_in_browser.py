@@ -8,7 +8,9 @@ import pytest
 from lengthpred.eval.compare import Comparison
 from lengthpred.eval.report import write_report
 from lengthpred.eval.simulate import Simulation
+from lengthpred.eval.sqlm_fig1.page import write_fig1
 from tests.browser import Page, find_chromium, open_page
+from tests.eval.fig1_cases import HELD_OUT, SETTINGS, make_results
 
 BROWSER = find_chromium()
 pytestmark = [
@@ -38,6 +40,12 @@ def report(
 
 
 @pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("experiment") / "report.html"
+    return write_fig1(path, make_results(), SETTINGS, HELD_OUT)
+
+
+@pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     with open_page(BROWSER or "") as opened:
         yield opened
@@ -55,13 +63,14 @@ def requested(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("which", "plots"), [("report", 16), ("experiment", 7)])
 def test_all_plots_are_drawn_without_a_word_and_without_network(
-    page: Page, report: Path, width: int
+    page: Page, request: pytest.FixtureRequest, which: str, plots: int, width: int
 ) -> None:
     page.events.clear()
-    page.show(report, width=width)
+    page.show(request.getfixturevalue(which), width=width)
     page.wait_for(DRAWN)
-    assert page.run("document.querySelectorAll('.plot').length") > 15
+    assert page.run("document.querySelectorAll('.plot').length") >= plots
     assert page.run(EMPTY_PLOTS) == []
     assert troubles(page) == []
     assert [url for url in requested(page) if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -69,8 +78,11 @@ def test_all_plots_are_drawn_without_a_word_and_without_network(
     assert page.run("document.scrollingElement.scrollWidth") <= width
 
 
-def test_the_plots_follow_the_scheme_of_the_system_and_the_button(page: Page, report: Path) -> None:
-    page.show(report, width=800, dark=True)
+@pytest.mark.parametrize("which", ["report", "experiment"])
+def test_the_plots_follow_the_scheme_of_the_system_and_the_button(
+    page: Page, request: pytest.FixtureRequest, which: str
+) -> None:
+    page.show(request.getfixturevalue(which), width=800, dark=True)
     page.wait_for(DRAWN)
     dark = page.run(TITLE_COLOURS)
     ground = page.run("getComputedStyle(document.body).backgroundColor")
