@@ -122,6 +122,8 @@ class SlmPrefillSettings(SourceSettings):
     folds: the scores that it is calibrated on come from heads that did not see the row's group.
     """
 
+    # Prompts of unlike lengths are padded, and one alone keeps the cores of a CPU busy.
+    batch: Annotated[int, Field(ge=1)] = 8
     pairs: Annotated[int, Field(ge=20)] = 2000
     folds: Annotated[int, Field(ge=2, le=20)] = 5
 

@@ -27,6 +27,8 @@ __all__ = ["fit_head", "fit_ridge", "train"]
 PENALTIES = np.logspace(-2, 4, 25)
 # Rows that a target model's level needs to count half.
 LEVEL_ROWS = 20.0
+# Of the marginal at a score: those of few rows are noisy, and intervals would be too narrow.
+PRIOR_STRENGTH = 5.0
 BATCH = 64
 
 
@@ -81,7 +83,12 @@ def fit_head(
     weights, bias, scores = fit_ridge(table, targets - mean - level, fold)
     scores += mean + level
     found = fit_score_table(
-        LengthGrid(), scores[rows.owner], rows.lengths, rows.censored, rows.weights
+        LengthGrid(),
+        scores[rows.owner],
+        rows.lengths,
+        rows.censored,
+        rows.weights,
+        PRIOR_STRENGTH,
     )
     return Prefill(source, weights, bias + mean, levels, found, backend)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lengthpred import LengthGrid, Request
-from lengthpred.base import IntArray
+from lengthpred.base import FloatArray
 from lengthpred.distribution import LengthDistribution
 from lengthpred.models.length_map import (
     ALL_MODELS,
@@ -45,7 +45,7 @@ def answer(one: LengthMap, lengths: list[int], censored: list[bool]) -> LengthDi
 def medians(one: LengthMap, rows: list[list[int]], stopped: bool = False) -> list[float]:
     lengths = np.array(rows)
     found = one(lengths, np.full(lengths.shape, stopped), np.repeat(PROMPT, len(lengths)))
-    return found.median().tolist()
+    return [float(median) for median in found.median()]
 
 
 def never_shorter(answers: Iterator[LengthDistribution]) -> bool:
@@ -128,7 +128,7 @@ def test_a_map_that_no_sample_can_move_is_the_prompts() -> None:
         (np.array([1.0, 0, 0]), np.zeros(0), "must rise"),
     ],
 )
-def test_what_is_no_map(weights: IntArray, usual: IntArray, said: str) -> None:
+def test_what_is_no_map(weights: FloatArray, usual: FloatArray, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         LengthMap(point_table(), weights, usual)
 

@@ -25,7 +25,8 @@ class Talker(Reader):
 
     def __init__(self, *texts: str, rows: int | None = None) -> None:
         super().__init__()
-        self.texts, self.rows, self.how = list(texts), rows, ()
+        self.texts, self.rows = list(texts), rows
+        self.how: tuple[Any, ...] = ()
 
     def generate_texts(self, requests: Sequence[Request], *how: Any) -> list[list[str]]:
         self.asked.append(requests)
