@@ -68,7 +68,16 @@ class Source:
         known = {field.name for field in fields(cls)}
         if not set(values) <= known:
             raise ValueError(f"a source has no {', '.join(sorted(set(values) - known))}")
-        return cls(**{**values, "url": tuple(values.get("url", ()))})
+        urls = values.get("url", [])
+        if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
+            raise ValueError("the url of a source must be a list of texts")
+        batch, others = values.get("batch", 1), {"backend": None, **values}
+        if type(batch) is not int or batch < 1:
+            raise ValueError(f"the batch of a source must be 1 or more, not {batch!r}")
+        for name in others.keys() - {"url", "batch"}:
+            if not isinstance(others[name], str):
+                raise ValueError(f"the {name} of a source must be a text, not {others[name]!r}")
+        return cls(**{**values, "url": tuple(urls)})
 
 
 class Backend(Protocol):
