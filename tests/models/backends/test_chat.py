@@ -35,22 +35,19 @@ def test_a_prompt_alone() -> None:
         ["user: hello"],
         ["system: be kind", "user: hello"],
         ["user: 1", "assistant: 2", "user: 3"],
-        ["system: be kind", "user: 1", "assistant: 2\nand a line", "user: 3", "assistant: 4"],
+        [
+            "system: be kind",
+            "user: 1",
+            "assistant: 2\nand a line",
+            "user: 3",
+            "assistant: 4",
+            "user: 5",
+        ],
     ],
 )
 def test_a_conversation_comes_back_as_it_was(said: list[str]) -> None:
-    body: dict[str, Any] = {
-        "messages": turns(*said, "user: now") if len(said) % 2 else turns(*said)
-    }
-    if body["messages"][-1]["role"] != "user":
-        body["messages"].append({"role": "user", "content": "now"})
-    joined: list[Message] = []
-    for message in body["messages"]:
-        if joined and joined[-1]["role"] == message["role"]:
-            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
-        else:
-            joined.append(message)
-    assert messages_of(request_from_body(body)) == joined
+    messages = turns(*said)
+    assert messages_of(request_from_body({"messages": messages})) == messages
 
 
 def test_other_bodies_come_back_too() -> None:

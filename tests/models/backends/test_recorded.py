@@ -42,8 +42,9 @@ def table(tmp_path: Path) -> Path:
     return write(tmp_path / "samples.parquet", list(THREE.values()), id=list(THREE))
 
 
-def opened(path: Path, **more: str) -> RecordedBackend:
-    backend = open_backend(Source("recorded", samples=str(path), **more))
+def opened(path: Path, model: str = "", checksum: str = "") -> RecordedBackend:
+    source = Source("recorded", model=model, samples=str(path), checksum=checksum)
+    backend = open_backend(source)
     assert isinstance(backend, RecordedBackend)
     return backend
 
