@@ -50,6 +50,7 @@ class Fig1Settings:
 
     ratios      shares of requests from corpora that training never saw
     sum_limits  most tokens of a request, in and out; the first is the one that all else is told for
+    engines     continuous, gang (static batches)
     draws       replays of each arm, each on another split and other requests
     slm_s       seconds that the small model takes for one request. 54 ms are the published 52 to
                 56 for each request that was asked
