@@ -3,16 +3,18 @@
     python -m tests.benchmarks.slm_ways TRAIN.parquet TEST.parquet --model FOLDER
 
 For each way: tau, MAE and coverage with 95 % bootstrap intervals over the test prompts, and the
-milliseconds of a request, alone and in a batch of 64. One sample of answers serves all caps: an
-answer under a lower cap is the beginning of the same one. With --keep what the model said is kept
-in a folder, and a second run asks only for what is missing. Set OMP_NUM_THREADS to the cores that
-are to be used; times are of this machine and move with its load.
+milliseconds of a request, alone and in a batch of 64, by the clock and of the CPU. One sample of
+answers serves all caps: an answer under a lower cap is the beginning of the same one. With --keep
+what the model said is kept in a folder, and a second run asks only for what is missing. Set
+OMP_NUM_THREADS to the cores that are to be used; times are of this machine, and those of the clock
+move with its load.
 """
 
 import argparse
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,14 @@ from lengthpred.models.slm import GenerateAndCount, Generation
 from lengthpred.models.slm_prefill import Prefill, features
 from lengthpred.models.slm_states import STATED_TOKENS, StatedLength
 from lengthpred.training import boosted
-from lengthpred.training.settings import BoostedSettings
+from lengthpred.training.settings import BoostedSettings, SlmPrefillSettings
 from lengthpred.training.slm import fit_maps
 from lengthpred.training.slm_prefill import fit_head
 
 DRAWS = 1000
-SAMPLES = 2
+READ_AT_ONCE = SlmPrefillSettings.model_fields["batch"].default
 STATED = Generation(3, 1.0, STATED_TOKENS)
-COLUMNS = ("tau", "MAE", "coverage 80", "ms alone", "ms in 64")
+COLUMNS = ("tau", "MAE", "coverage 80", "ms alone (CPU)", "ms in 64 (CPU)")
 
 
 def main() -> None:
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=150)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--caps", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--samples", type=int, default=2, help="answers to a prompt")
     parser.add_argument("--alone", type=int, default=4, help="requests to time one by one")
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
@@ -61,17 +64,14 @@ def main() -> None:
     backend = TransformersBackend(Source("transformers", given.model, dtype=given.dtype))
     print(f"{len(train)} pairs, {len(test)} test prompts, {given.dtype}", flush=True)
     print(f"{'':<28}" + "".join(f"{name:>22}" for name in COLUMNS), flush=True)
-    for name, answer, predictor in ways(backend, train, test, given.caps, given.keep):
-        alone, together = cost(predictor, test.requests, given.alone)
-        cells = [*accuracy(answer, test), f"{alone:.1f}", f"{together:.1f}"]
+    for name, answer, predictor in ways(backend, train, test, given):
+        cells = [*accuracy(answer, test), *cost(predictor, test.requests, given.alone)]
         print(f"{name:<28}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
-def ways(
-    backend: TransformersBackend, train: Rows, test: Rows, caps: list[int], keep: Path | None
-) -> Any:
+def ways(backend: TransformersBackend, train: Rows, test: Rows, given: argparse.Namespace) -> Any:
     """(name, answer to the test prompts, predictor) of each, the cheap ones first."""
-    rng = np.random.default_rng(0)
+    rng, keep, longest = np.random.default_rng(0), given.keep, max(given.caps)
     requests, count = [*train.requests, *test.requests], len(train)
     # Scores of rows that a booster learnt are no scores to calibrate on.
     learnt = np.random.default_rng(1).permutation(count) < 0.7 * count
@@ -83,19 +83,23 @@ def ways(
     }
     for name, control in controls.items():
         yield name, control.predict(test.requests), control
-    (table,) = kept(keep, "read", lambda: (features(backend, requests),))
-    head = fit_head(backend.source, table[:count], train, 5, rng, backend)
+    reader = TransformersBackend(replace(backend.source, batch=READ_AT_ONCE))
+    (table,) = kept(keep, "read", lambda: (features(reader, requests),))
+    head = fit_head(reader.source, table[:count], train, 5, rng, reader)
     yield "slm-prefill", head.table(score(head, table[count:], test)), head
+    reader.close()
     asking = StatedLength(backend.source, STATED, {}, backend)
     lengths, censored = kept(keep, "stated", lambda: asking.samples(requests, None))
     maps = fit_maps(train, lengths[:count], censored[:count])
     answer = apply_maps(maps, test.requests, lengths[count:], censored[count:])
     yield f"slm-states, n={STATED.n}", answer, StatedLength(backend.source, STATED, maps, backend)
-    writing = Generation(SAMPLES, 1.0, max(caps))
+    writing = Generation(given.samples, 1.0, longest)
     writer = GenerateAndCount(backend.source, writing, {}, backend)
-    lengths, censored = kept(keep, "written", lambda: writer.samples(requests, None))
-    for cap in sorted(caps):
-        for n in range(1, SAMPLES + 1):
+    lengths, censored = kept(
+        keep, f"written-{given.samples}-{longest}", lambda: writer.samples(requests, None)
+    )
+    for cap in sorted(given.caps):
+        for n in range(1, given.samples + 1):
             cut = np.minimum(lengths[:, :n], cap)
             stopped = censored[:, :n] | (lengths[:, :n] >= cap)
             maps = fit_maps(train, cut[:count], stopped[:count])
@@ -141,19 +145,20 @@ def accuracy(answer: LengthDistribution, test: Rows) -> list[str]:
     return shown
 
 
-def cost(predictor: Predictor, requests: Sequence[Request], alone: int) -> tuple[float, float]:
-    """Milliseconds of a request alone (median), and in a batch of 64."""
+def cost(predictor: Predictor, requests: Sequence[Request], alone: int) -> list[str]:
+    """Milliseconds of a request alone (median) and in a batch of 64: of the clock, of the CPU."""
     predictor.predict(requests[:1])  # what is loaded on first use is loaded now
     single = [timed(predictor, [request]) for request in requests[1 : alone + 1]]
     batch = requests[:64]
-    return float(np.median(single)), timed(predictor, batch) / len(batch)
+    found = np.median(single, axis=0), np.array(timed(predictor, batch)) / len(batch)
+    return [f"{wall:.1f} ({cpu:.1f})" for wall, cpu in found]
 
 
-def timed(predictor: Predictor, requests: Sequence[Request]) -> float:
-    """Milliseconds of one call."""
-    begun = time.perf_counter()
+def timed(predictor: Predictor, requests: Sequence[Request]) -> tuple[float, float]:
+    """Milliseconds of one call: of the clock, and of this process on all cores."""
+    wall, cpu = time.perf_counter(), time.process_time()
     predictor.predict(requests)
-    return (time.perf_counter() - begun) * 1e3
+    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
 
 
 if __name__ == "__main__":
