@@ -23,6 +23,8 @@ SHAPES |= {
     "diamond-open": f"<path d='M14 1l5 5-5 5-5-5z' {OUTLINE}/>",
     "star-open": "<path d='M14 .5l1.6 3.6 3.9.4-2.9 2.6.8 3.9-3.4-2-3.4 2 .8-3.9-2.9-2.6 3.9-.4z' "
     f"{OUTLINE}/>",
+    "triangle-up-open": f"<path d='M14 1.5l4.6 8h-9.2z' {OUTLINE}/>",
+    "triangle-down-open": f"<path d='M14 10.5l4.6-8h-9.2z' {OUTLINE}/>",
     "x": "<path d='M10 2l8 8M18 2l-8 8' stroke='currentColor' stroke-width='2.4'/>",
     "line-ew": "",
 }

@@ -10,7 +10,7 @@ from lengthpred.eval.report.panels import Table
 from lengthpred.eval.report.words import duration, number
 from lengthpred.eval.sqlm_fig1.plots import gain_panel, limit_panel, order_panel, tau_panel
 from lengthpred.eval.sqlm_fig1.reading import ENGINES, Found, read_fig1
-from lengthpred.eval.sqlm_fig1.rows import PUBLISHED, ROWS, STREAM_ROWS, Row
+from lengthpred.eval.sqlm_fig1.rows import HEAD_ROWS, PUBLISHED, ROWS, STREAM_ROWS, Row
 from lengthpred.eval.sqlm_fig1.setting import PUBLISHED_GAIN, Fig1Result, Fig1Settings
 
 __all__ = ["write_fig1"]
@@ -67,7 +67,7 @@ def _sections(found: Found, settings: Fig1Settings) -> Iterator[tuple[str, Parts
     yield "Orders", [order_panel(found)]
     if len(found.limits) > 1:
         yield "Limits", [limit_panel(found)]
-    yield "Order by predictor", [tau_panel(found)]
+    yield "Accuracy", [tau_panel(found)]
     yield "Tables", list(_tables(found, settings))
 
 
@@ -76,11 +76,17 @@ def _tables(found: Found, settings: Fig1Settings) -> Iterator[Table]:
         for limit in found.limits:
             title = f"{ENGINES[engine].capitalize()}, in + out up to {limit:,} tokens"
             yield _table(title, found, engine, limit, ROWS, "All requests at once")
-    limit, engine = found.limits[0], found.engines[0]
-    if STREAM_ROWS[0].find(found, engine, found.ratios[0], limit, "tps"):
-        title = f"{ENGINES[engine].capitalize()}, in a stream"
-        how = f"Poisson arrivals at {settings.load:.0%} of what the engine can serve"
-        yield _table(title, found, engine, limit, STREAM_ROWS, how)
+    stream = f"Poisson arrivals at {settings.load:.0%} of what the engine can serve"
+    head = "All requests at once, the longest answers at the head of the queue"
+    limit = found.limits[0]
+    for rows, name, how in (
+        (HEAD_ROWS, "long ones at the head", head),
+        (STREAM_ROWS, "in a stream", stream),
+    ):
+        for engine in found.engines:
+            if rows[0].find(found, engine, found.ratios[0], limit, "tps"):
+                title = f"{ENGINES[engine].capitalize()}, {name}"
+                yield _table(title, found, engine, limit, rows, how)
 
 
 def _table(

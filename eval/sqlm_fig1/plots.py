@@ -35,8 +35,8 @@ GAINS = (
     ("S-QLM, SLM's time hidden", "sqlm", "hidden", Look(S_QLM.colour, "circle-open", "dash")),
     ("SLM on every query, apart", "sqlm-all", "apart", LOOKS.of("sqlm-all")),
 )
-STEP = 0.017  # between marks of one OOD ratio, which would hide each other
-PERCENT = {"tickformat": "+~g", "ticksuffix": " %"}
+STEP = 0.02  # between marks of one OOD ratio, which would hide each other
+PERCENT = {"tickformat": "~g", "ticksuffix": " %"}
 ROOM = 0.06  # of the range, above and below
 
 
@@ -115,8 +115,8 @@ def order_panel(found: Found) -> Panel:
         f"All requests at once, {ratio:.0%} of them out of distribution, as multiples of first "
         "come, first served in random order, where the dotted lines cross. Up is more tokens a "
         "second, left is a lower mean latency. Triangles that point down are shortest first, those "
-        "that point up longest first. The oracle knows the true lengths: no predictor can do much "
-        "better. Whiskers are 95 % intervals; the small model's time is apart."
+        "that point up longest first. The oracle knows the true lengths. Whiskers are 95 % "
+        "intervals; the small model's time is apart."
     )
     return Panel("What each order buys", caption, plots, list(looks.items()))
 
@@ -125,6 +125,8 @@ def _order_look(policy: str, predictor: str) -> Look:
     """The predictor's colour; where the triangle points is the policy's."""
     look = LOOKS.of(predictor)
     symbol = "triangle-down" if policy == "sjf" else "triangle-up"
+    if predictor == "sqlm-all":  # often just where S-QLM is
+        symbol += "-open"
     return Look(look.colour, symbol, "solid" if policy == "sjf" else "dot")
 
 
@@ -146,8 +148,8 @@ def _mark(name: str, look: Look, latency: Fig1Result, speed: Fig1Result) -> Figu
 def _trade(traces: Sequence[Figure]) -> Figure:
     return figure(
         traces,
-        x={"title": "mean latency, multiple of fcfs", "tickformat": ".1f"},
-        y={"title": "tokens/s, multiple of fcfs", "tickformat": ".1f"},
+        x={"title": "mean latency, multiple of fcfs", "tickformat": "~g"},
+        y={"title": "tokens/s, multiple of fcfs", "tickformat": "~g"},
         height=380,
         shapes=[_line("x", 1), _line("y", 1)],
     )

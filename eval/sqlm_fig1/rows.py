@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lengthpred.eval.sqlm_fig1.reading import Found
 from lengthpred.eval.sqlm_fig1.setting import Fig1Result
 
-__all__ = ["PUBLISHED", "ROWS", "STREAM_ROWS", "Row"]
+__all__ = ["HEAD_ROWS", "PUBLISHED", "ROWS", "STREAM_ROWS", "Row"]
 
 PUBLISHED = "published: S-QLM (at 0 on every query)"
 
@@ -54,6 +54,15 @@ ROWS = (
     Row("longest first, oracle", "longest-first", "oracle"),
 )
 """All at once."""
+HEAD_ROWS = (
+    Row("fcfs", "fcfs", arrivals="burst-long-at-head"),
+    Row("QLM", "sjf", "qlm", arrivals="burst-long-at-head"),
+    Row("S-QLM, its SLM's time apart", "sjf", "sqlm", "apart", "burst-long-at-head"),
+    Row("S-QLM, added", "sjf", "sqlm", "added", "burst-long-at-head"),
+    Row("S-QLM, hidden", "sjf", "sqlm", "hidden", "burst-long-at-head"),
+    Row("oracle", "sjf", "oracle", arrivals="burst-long-at-head"),
+)
+"""All at once, the longest answers first in the queue."""
 STREAM_ROWS = (
     Row("fcfs", "fcfs", arrivals="poisson"),
     Row("QLM", "sjf", "qlm", arrivals="poisson"),

@@ -88,6 +88,8 @@ def test_the_tables_are_folded_and_whole(page: str) -> None:
         "Continuous batching, in + out up to 512 tokens",
         "Gang batches, in + out up to 2,024 tokens",
         "Gang batches, in + out up to 512 tokens",
+        "Continuous batching, long ones at the head",
+        "Gang batches, long ones at the head",
         "Continuous batching, in a stream",
     ]
     assert "1.097" in tables[0] and "longest first, oracle" in tables[0]
