@@ -48,6 +48,8 @@ def main() -> None:
     # LightGBM's threads would else spin while they wait for each other: a busy machine loses tens
     # of times the time that an idle one gains. Read when the OpenMP library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Other libraries' progress bars, which come between ours and what is said.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         # Typer itself ends with 2 for wrong usage, whichever copy of click it brings.
         app()
