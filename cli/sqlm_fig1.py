@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def run_experiment(
         check_out(out, force=force, name="simulate")
     table = Table(data)
     chosen = _recipe(recipe, samples)
-    with progress() as bar:
+    with warnings.catch_warnings(record=True) as caught, progress() as bar:
+        warnings.simplefilter("always", UserWarning)
         task = bar.add_task("training")
 
         def tell(what: str, done: int, total: int) -> None:
@@ -82,6 +84,8 @@ def run_experiment(
     else:
         print_fig1(Found(results))
     console = stderr if as_json else stdout
+    for told in dict.fromkeys(str(one.message) for one in caught):
+        stderr.print(f"[yellow]warning:[/] {escape(told)}", highlight=False, soft_wrap=True)
     for sentence in read_fig1(results, settings, held_out):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:

@@ -10,13 +10,18 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from lengthpred.base import Predictor
+from lengthpred.data.table import Rows
 from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.draws import draw
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Engine, Workload
 from lengthpred.eval.simulate import simulate
-from tests.castillo import CHATS, CORPORA, MISTRAL, rows_of
+from lengthpred.models.backends.base import Source, open_backend
+from lengthpred.models.slm import GenerateAndCount, Generation
+from lengthpred.ordering import OrderingSettings
+from tests.castillo import CHATS, CORPORA, LLAMA_1B, MISTRAL, rows_of, save
 
 # Tokens a second and mean latency, against arrival order.
 MEASURED = {
@@ -49,7 +54,11 @@ pytestmark = pytest.mark.shared_data
 
 
 def ratios(
-    domains: tuple[str, ...], engine: str = "continuous"
+    domains: tuple[str, ...],
+    engine: str = "continuous",
+    predictors: Mapping[str, Predictor | None] | None = None,
+    rows: Rows | None = None,
+    quantile: float | None = None,
 ) -> Mapping[tuple[str, str | None], tuple[float, float]]:
     """Tokens a second and mean latency against fcfs, by policy and predictor."""
     settings = SimulationSettings(
@@ -57,9 +66,11 @@ def ratios(
         engine=engine,
         arrivals=("burst",),
         sum_limit=2024,
+        ordering=OrderingSettings(quantile=quantile),
     )
-    known = {"samples-mean": None, "samples-max": None}
-    found = simulate(known, rows_of(MISTRAL, domains), ("sjf", "longest-first"), settings)
+    known = predictors or {"samples-mean": None, "samples-max": None}
+    chosen = rows_of(MISTRAL, domains) if rows is None else rows
+    found = simulate(known, chosen, ("sjf", "longest-first"), settings)
     by_metric = {
         metric: {(r.policy, r.predictor): r.value for r in found.results if r.metric == metric}
         for metric in ("total_token_throughput_vs_fcfs", "mean_e2el_ms_vs_fcfs")
@@ -82,6 +93,65 @@ def test_sorted_gangs_raise_throughput(domains: tuple[str, ...]) -> None:
     found = ratios(domains, engine="gang")
     for policy in ("sjf", "longest-first"):
         assert 1.40 <= found[policy, "oracle"][0] <= 1.88, policy
+
+
+# What one and ten samples of the small model of the pair are worth in longest first, by their mean
+# and by the largest (which a high quantile of ten samples is); and one sample in shortest first.
+BOTH = ("Alpaca", "DollyDataset", "BigCodeBench", "DS1000", "Mbpp")  # that both models answered
+PAIR = {
+    BOTH[:2]: ({"one": 1.03, "ten": 1.04, "most": 1.07}, (0.95, 0.83)),
+    BOTH: ({"one": 1.02, "ten": 1.04, "most": 1.06}, (0.95, 0.87)),
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The small model's answers, recorded."""
+    path = tmp_path_factory.mktemp("pair") / "small.parquet"
+    save(rows_of(LLAMA_1B), path)
+    return Source("recorded", samples=str(path))
+
+
+def answered_by(small: Source, domains: tuple[str, ...]) -> Rows:
+    """The large model's rows whose prompts the small one answered, too, and never at its limit."""
+    rows = rows_of(MISTRAL, domains)
+    _, censored = open_backend(small).generate_lengths(rows.requests, 10, 1.0, 10**6, None, 0)
+    return rows.take(~censored.any(axis=1))
+
+
+def by_samples(small: Source) -> dict[str, Predictor | None]:
+    """The small model's lengths as they are, of one answer and of ten."""
+    return {
+        name: GenerateAndCount(small, Generation(n, cap=2024), {})
+        for name, n in (("one", 1), ("ten", 10))
+    }
+
+
+@pytest.mark.parametrize("domains", PAIR, ids=lambda names: f"{len(names)} corpora")
+def test_order_by_the_small_model_of_the_pair(domains: tuple[str, ...], small: Source) -> None:
+    rows, (longest, shortest) = answered_by(small, domains), PAIR[domains]
+    found = ratios(domains, predictors=by_samples(small), rows=rows)
+    high = ratios(domains, predictors=by_samples(small), rows=rows, quantile=0.99)
+    for name, speed in (
+        ("one", found["longest-first", "one"][0]),
+        ("ten", found["longest-first", "ten"][0]),
+        ("most", high["longest-first", "ten"][0]),
+    ):
+        assert speed == pytest.approx(longest[name], abs=0.05), name
+    assert found["sjf", "one"] == pytest.approx(shortest, abs=0.05)
+
+
+@pytest.mark.parametrize("domains", PAIR, ids=lambda names: f"{len(names)} corpora")
+def test_gangs_sorted_by_the_small_model_of_the_pair(
+    domains: tuple[str, ...], small: Source
+) -> None:
+    rows = answered_by(small, domains)
+    found = ratios(domains, engine="gang", predictors=by_samples(small), rows=rows)
+    for policy in ("sjf", "longest-first"):
+        assert 1.06 - 0.05 <= found[policy, "one"][0] <= 1.14 + 0.05, policy
+        assert 1.44 - 0.05 <= found[policy, "oracle"][0] <= 1.82 + 0.05, policy
+        # Ten samples are worth more than one.
+        assert found[policy, "one"][0] < found[policy, "ten"][0] < found[policy, "oracle"][0]
 
 
 # Tokens a second against arrival order without a watermark. What was measured: 1.11 to 1.19 for

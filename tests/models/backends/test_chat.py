@@ -1,7 +1,5 @@
 """Requests as chat messages."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
