@@ -15,7 +15,8 @@ from lengthpred.eval.sqlm_fig1.setting import PUBLISHED_GAIN, Fig1Result, Fig1Se
 
 __all__ = ["write_fig1"]
 
-METRICS = {"tps": "tokens/s", "mean_e2el_ms": "mean latency"}
+METRICS = {"tps": "tokens/s", "mean_e2el_ms": "latency"}
+UNTOLD = "not given"
 WORDS = {
     "QLM": "Shortest first by statistics of past requests: a histogram of lengths for each class.",
     "S-QLM": "The same, with a gate: for requests unlike the past a small language model (SLM) "
@@ -94,11 +95,11 @@ def _table(
 ) -> Table:
     """Rows with both measures at each OOD ratio, as multiples of QLM's."""
     ratios = found.ratios
-    head = ["", *(f"{what}, {ratio:.0%} OOD" for what in METRICS.values() for ratio in ratios)]
+    head = ["", *(f"{what}, {ratio:.0%}" for what in METRICS.values() for ratio in ratios)]
     body: list[list[str | tuple[str, str]]] = []
     if rows is ROWS:
-        told = [f"{PUBLISHED_GAIN[r]:.3f}" if r in PUBLISHED_GAIN else "" for r in ratios]
-        body.append([PUBLISHED, *told, *("" for _ in ratios)])
+        told = [f"{PUBLISHED_GAIN[r]:.3f}" if r in PUBLISHED_GAIN else UNTOLD for r in ratios]
+        body.append([PUBLISHED, *told, *(UNTOLD for _ in ratios)])
     for row in rows:
         cells = [
             _cell(row, found, engine, ratio, limit, metric)
@@ -108,10 +109,11 @@ def _table(
         if any(cells):
             body.append([row.name, *cells])
     caption = (
-        f"{how}; shortest first unless it says otherwise. Multiples of QLM's on the same requests, "
-        "95 % intervals below; below QLM's own what they are multiples of."
+        f"{how}; shortest first unless it says otherwise. Tokens a second and mean latency by OOD "
+        "ratio, as multiples of QLM's on the same requests, 95 % intervals below; below QLM's own "
+        "what they are multiples of."
     )
-    return Table(title, caption, head, body, folded=True)
+    return Table(title, caption, head, body, folded=True, stacked=True)
 
 
 def _cell(
