@@ -12,6 +12,7 @@ from rich.markup import escape
 from lengthpred.cli.console import print_json, progress, stderr, stdout
 from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import (
+    check_options,
     fit_step_times,
     load_all,
     parse_numbers,
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_command(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="The table that requests are drawn from.")],
     more: Annotated[
         list[str] | None,
@@ -210,6 +212,7 @@ def simulate_command(
     from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
     from lengthpred.ordering import OrderingSettings
 
+    check_options(context, experiment is not None)
     hardware = Engine(
         slots=slots,
         token_budget=token_budget,

@@ -7,11 +7,40 @@ from lengthpred.cli.named import is_control, labels, load_named
 from lengthpred.errors import ArtifactError, DataError, SettingsError
 
 if TYPE_CHECKING:
+    from typer import Context
+
     from lengthpred.base import Predictor
     from lengthpred.data.table import Rows
     from lengthpred.eval.replay.step_time import StepTime
 
-__all__ = ["fit_step_times", "load_all", "parse_numbers", "sort_out", "time_predictions"]
+__all__ = [
+    "check_options",
+    "fit_step_times",
+    "load_all",
+    "parse_numbers",
+    "sort_out",
+    "time_predictions",
+]
+
+
+# What only an experiment looks at, and what it and other simulations both do.
+EXPERIMENTS_OWN = ("samples", "hold_out", "recipe", "slm_seconds")
+IN_BOTH = (
+    *("data", "out", "seed", "force", "as_json", "experiment", "requests", "draws", "engine"),
+    *("ood_ratio", "sum_limit", "slots", "token_budget", "kv_tokens", "watermark", "step_times"),
+)
+
+
+def check_options(context: "Context", experiment: bool) -> None:
+    """Raise SettingsError for an option that would have no effect."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name in IN_BOTH or source is None or source.name != "COMMANDLINE":
+            continue
+        if experiment != (name in EXPERIMENTS_OWN):
+            option = {"more": "a name"}.get(name, f"--{name.replace('_', '-')}")
+            why = "the experiment sets that itself" if experiment else "it needs --experiment"
+            raise SettingsError(f"{option} has no effect here, {why}: leave it out")
 
 
 def sort_out(

@@ -159,6 +159,14 @@ def test_an_unknown_experiment(folder: Path) -> None:
     assert not (folder / "never").exists()
 
 
+def test_options_without_an_effect_are_refused(folder: Path) -> None:
+    asked = experiment(folder, "--samples", folder / "samples.parquet")
+    assert "--policy has no effect here" in refused(*asked, "--policy", "srpt")
+    assert "a name has no effect here" in refused(*asked, "oracle")
+    own = ("simulate", "--data", folder / "t.parquet", "--hold-out", "chat")
+    assert "--hold-out has no effect here, it needs --experiment" in refused(*own)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
