@@ -1,4 +1,4 @@
-"""Commands on small artifacts, each in a process of its own, as a user runs them."""
+"""Commands on small artifacts."""
 
 from pathlib import Path
 
@@ -17,9 +17,11 @@ def artifact(folder: Path, kind: str = "histogram") -> Path:
     return built.save(folder / kind)
 
 
-def answered(*arguments: object, env: dict[str, str] | None = None) -> tuple[str, str]:
+def answered(
+    *arguments: object, env: dict[str, str] | None = None, apart: bool = False
+) -> tuple[str, str]:
     """What a command that does well prints on stdout and on stderr."""
-    code, out, err = lengthpred(*arguments, env={"NO_COLOR": "1", **(env or {})})
+    code, out, err = lengthpred(*arguments, env=env, apart=apart)
     assert code == 0, out + err
     assert "Traceback" not in err
     return out, err

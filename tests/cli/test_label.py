@@ -198,7 +198,7 @@ def test_ray_makes_the_same_table(table: Path) -> None:
     pytest.importorskip("ray.data")
     answered(*arguments(table), *SHARD)
     ray = (*SHARD, "--runner", "ray", "--workers", 2, "--rate", 100, "--json")
-    out, err = answered(*arguments(table, "r.parquet"), *ray)
+    out, err = answered(*arguments(table, "r.parquet"), *ray, apart=True)
     report = json.loads(out)
     assert table.with_name("o.parquet").read_bytes() == table.with_name("r.parquet").read_bytes()
     # Both had work, at the pace that is asked for: 400 rows take 4 s, 2 s of which each.
@@ -206,7 +206,8 @@ def test_ray_makes_the_same_table(table: Path) -> None:
     assert min(report["workers"].values()) >= 10
     assert not err and names(table.parent) == {"o.parquet", "r.parquet"}
     # What goes wrong in a worker is said as it is elsewhere.
-    code, out, err = lengthpred(*arguments(table, "never"), *ray, "--model", "large")
+    asked = (*arguments(table, "never"), *ray, "--model", "large")
+    code, out, err = lengthpred(*asked, apart=True)
     assert code == 2 and not out and "Traceback" not in err
     assert err.endswith(f"{table.with_name('s.parquet')} has no rows of the model 'large'\n")
     assert names(table.parent) == {"o.parquet", "r.parquet"}
@@ -218,7 +219,7 @@ def test_ray_predicts_in_the_order_of_the_file(tmp_path: Path) -> None:
     rows = [{"prompt": f"poem of {'snow ' * (i % 50)}", "id": f"\ud800{i}"} for i in range(5000)]
     file = write_lines(tmp_path / "a.jsonl", rows)
     asked = ("predict", "--artifact", artifact(tmp_path), "--file", file)
-    assert answered(*asked) == answered(*asked, "--runner", "ray")
+    assert answered(*asked) == answered(*asked, "--runner", "ray", apart=True)
 
 
 def test_ray_is_for_files(tmp_path: Path) -> None:

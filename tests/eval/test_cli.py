@@ -1,27 +1,26 @@
-"""The real command, in a process of its own."""
+"""The real command."""
 
 import json
-import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from lengthpred.models.controls import fit_constant, fit_prompt_length
 from tests.builders import build
+from tests.data_files import lengthpred
 from tests.eval.cases import make_rows, write_rows
 
 
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "lengthpred.cli", "eval", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
-        timeout=120,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+@dataclass(frozen=True)
+class Done:
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object, code: int = 0) -> Done:
+    found, out, err = lengthpred("eval", *arguments, columns=100)
+    assert found == code, out + err
+    assert "Traceback" not in err
+    return Done(out, err)
 
 
 def test_it_prints_a_table_and_writes_its_files(table: Path, tmp_path: Path) -> None:
