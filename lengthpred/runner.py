@@ -124,7 +124,7 @@ def _session(workers: int) -> Iterator[Any]:
     started = not ray.is_initialized()
     if started:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with _silent_stderr():
+        with _silent():
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(**quiet)
             else:
@@ -136,7 +136,7 @@ def _session(workers: int) -> Iterator[Any]:
     finally:
         if started:
             # Where the caller stops early, Ray complains of the tasks that it has to kill.
-            with _silent_stderr():
+            with _silent():
                 ray.shutdown()
 
 
@@ -150,15 +150,20 @@ def _loaded() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Hide what Ray and its C++ code write there; errors are raised as ever."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+def _silent() -> Iterator[None]:
+    """Hide what Ray and its C++ code write on the terminal; errors are raised as ever."""
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
+        stream.flush()
+    kept = os.dup(1), os.dup(2)
     with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)
+        for number in (1, 2):
+            os.dup2(nothing.fileno(), number)
     try:
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        for stream in streams:
+            stream.flush()
+        for number, one in zip((1, 2), kept, strict=True):
+            os.dup2(one, number)
+            os.close(one)
