@@ -17,6 +17,7 @@ import numpy as np
 
 from lengthpred.data.table import Table, write_table
 from lengthpred.errors import BackendError, DataError
+from lengthpred.models.backends.chat_servers import AllDownError
 from lengthpred.runner import check_runner, over_ray
 from lengthpred.training.asking import Asker, Job, OnAnswers, ask_all, picked_rows
 from lengthpred.training.label_settings import LabelSettings, model_name
@@ -101,7 +102,13 @@ def label(
             work.ask(missing, runner, count, on_answers)
             # A server may have failed at some rows while it answered others: once more.
             again = work.lacking() if settings.source.backend == "openai" else []
-            work.ask(again, runner, count, on_answers and (lambda _, tokens: on_answers(0, tokens)))
+            try:
+                told = on_answers and (lambda _, tokens: on_answers(0, tokens))
+                work.ask(again, runner, count, told)
+            except AllDownError:
+                # They may be what kills it: then no repetition would ever come to an end.
+                if not work.any_answer():
+                    raise
         except BackendError as error:
             if not folder.shards():
                 raise
@@ -133,6 +140,10 @@ class _Work:
         n = self.settings.samples
         found = {k: self._read(k) for k in range(self.shards)}
         return [k for k, answers in found.items() if any(len(a.lengths) < n for a in answers)]
+
+    def any_answer(self) -> bool:
+        """Whether any row of any shard has one."""
+        return any(a.lengths for shard in range(self.shards) for a in self._read(shard))
 
     def _read(self, shard: int) -> list[Answers]:
         size = self.settings.shard_rows

@@ -24,9 +24,12 @@ REST_S = 5.0  # for which a server that failed twice running is left alone; doub
 LONGEST_WAIT_S = 60.0
 CONNECT_S = 5.0
 ANSWER_S = 600.0  # for one answer
+OPENAI = "api.openai.com"
 LIST_S = 10.0  # for the list of models
 # Servers (uvicorn) drop a connection that was idle for 5 s: a request must not meet that.
 IDLE_S = 4.0
+# So many different requests that no server masters, and none answered between: none is to blame.
+MANY = 8
 Json = dict[str, Any]
 
 
@@ -57,6 +60,8 @@ class Watch:
     sent: int = 0  # requests
     failed: int = 0  # of them, those that a server failed at
     failure: str = ""  # the last one
+    probed: bool = False  # whether a server was asked for its models when a request failed
+    alive: bool = False  # and whether one told them
 
 
 @dataclass(eq=False)
@@ -97,6 +102,7 @@ class ChatServers:
         self.servers = [Server(url.rstrip("/")) for url in urls]
         self.slots = asyncio.Semaphore(batch)
         self.answered = 0
+        self.given_up: set[str] = set()  # conversations, since the last answer
         # Many processes that ask one server should not come back to it at the same moment.
         self.rng = np.random.default_rng(os.getpid())
         self.httpx: Any = None
@@ -134,8 +140,18 @@ class ChatServers:
     async def complete(self, body: Json, watch: Watch) -> Json | None:
         """The answer to a chat completion; None when this request cannot be answered.
 
-        Raises AllDownError after the last try, and BackendError at once for what no try mends.
+        A request that fails at every try is one of these while a server lives: whatever else is
+        asked at the time. Raises AllDownError after the last try where none does, and
+        BackendError at once for what no try mends.
         """
+        try:
+            return await self._complete(body, watch)
+        except asyncio.CancelledError:  # time is up
+            if watch.failure:
+                self._give_up(body)
+            raise
+
+    async def _complete(self, body: Json, watch: Watch) -> Json | None:
         tried: set[Server] = set()
         tries, answered_at_first = 0, self.answered
         watch.sent += 1
@@ -145,7 +161,7 @@ class ChatServers:
                 server = await self._pick(tried)
                 try:
                     answer = await self._send(server, watch, "/chat/completions", body)
-                    self.answered += 1
+                    self._note_answer()
                     return answer
                 except Refused:
                     return None
@@ -156,12 +172,57 @@ class ChatServers:
             # Where others are answered in between, a busy server is asked for as long as it takes.
             tries += not (failure.busy and self.answered > answered)
             if tries >= TRIES + len(self.servers) - 1:
-                if failure.broken and self.answered > answered_at_first:
+                since = answered_at_first if failure.broken else answered
+                works = not failure.busy and self.answered > since
+                if works or (not failure.busy and await self._lives(body, watch)):
+                    self._give_up(body)
                     return None  # the servers work: they fail at this one
                 raise AllDownError(f"no server answers after {tries} tries: {watch.failure}")
+            if not (failure.busy or watch.probed):
+                # A deadline may pass before the last try.
+                watch.probed = True
+                watch.alive = len(self.given_up) < MANY and await self._told(Watch())
             now = time.monotonic()
             if all(other in tried or other.rests(now) for other in self.servers):
                 await self._back_off(tries - len(self.servers))
+
+    def _note_answer(self) -> None:
+        self.answered += 1
+        self.given_up.clear()
+
+    def _give_up(self, body: Json) -> None:
+        if len(self.given_up) < MANY:
+            self.given_up.add(json.dumps(body["messages"]))
+
+    async def _lives(self, body: Json, watch: Watch) -> bool:
+        """Whether a server lives that failed at a request; for many of them, whether it answers."""
+        if len(self.given_up) < MANY:
+            return await self._told(Watch())
+        hello = body | {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        asked = (self._told(watch, "/chat/completions", hello, server) for server in self.servers)
+        lives = any(await asyncio.gather(*asked))
+        if lives:
+            self._note_answer()
+        return lives
+
+    async def _told(
+        self,
+        watch: Watch,
+        path: str = "/models",
+        body: Json | None = None,
+        server: Server | None = None,
+    ) -> bool:
+        """Whether a server, or any of them, says anything but that it is broken."""
+        if server is None:
+            told = (self._told(watch, path, body, server) for server in self.servers)
+            return any(await asyncio.gather(*told))
+        try:
+            await self._send(server, watch, path, body)
+        except Failed:
+            return False
+        except (Refused, BackendError):
+            return True
+        return True
 
     async def models(self, watch: Watch) -> list[str]:
         """Names that the servers list; raises AllDownError when none of them answers."""
@@ -226,12 +287,11 @@ class ChatServers:
         )
 
     async def _exchange(self, server: Server, path: str, body: Json | None) -> Json:
-        key = api_key()
-        headers = {"Content-Type": "application/json"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        headers, key = {"Content-Type": "application/json"}, ""
         client, limit_s = self._take_client(), LIST_S if body is None else ANSWER_S
         try:
+            if key := api_key(self.httpx.URL(server.url)):
+                headers["Authorization"] = f"Bearer {key}"
             async with asyncio.timeout(limit_s):  # httpx's own starts anew with every byte
                 response = await client.request(
                     "GET" if body is None else "POST",
@@ -280,9 +340,15 @@ class ChatServers:
         raise BackendError(f"{server} does not answer as a chat server does: {why}")
 
 
-def api_key() -> str:
-    """From the environment; raises BackendError, without naming it, when it fits no header."""
-    key = os.environ.get("LENGTHPRED_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+def api_key(url: Any) -> str:
+    """From the environment, for an httpx.URL: OpenAI's own key is for nobody but OpenAI.
+
+    An artifact names its servers, and may be a stranger's. Raises BackendError, without naming
+    the key, when it fits no header.
+    """
+    key = os.environ.get("LENGTHPRED_API_KEY", "")
+    if not key and (url.scheme, url.host) == ("https", OPENAI):
+        key = os.environ.get("OPENAI_API_KEY", "")
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
         raise BackendError("the API key has characters that a key cannot have: copy it again")

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import re
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lengthpred.base import IntArray, Request
-from lengthpred.errors import BackendError
+from lengthpred.errors import BackendError, SettingsError
 from lengthpred.models.backends.base import Source, seconds_left
 from lengthpred.models.backends.chat import messages_of
 from lengthpred.models.backends.chat_servers import AllDownError, ChatServers, Json, Watch
@@ -33,16 +34,22 @@ class OpenAIBackend:
     answer, too, and shows by its `stop_reason` whether there was one: there it is taken off. What
     other servers count is kept as it is. What was ended by anything else than the model (`length`,
     a filter, an abort) is censored; so is, with 0, a request that the server refuses (HTTP 400,
-    413, 422: a prompt that is too long), one that fails while others are answered, and one without
-    text, which is never sent.
+    413, 422: a prompt that is too long), one that fails at every try while a server answers others
+    or tells its models, and one without text, which is never sent.
 
     Connections that break, timeouts, HTTP 429 and 5xx and broken bodies are tried again. With a
     deadline, servers that fail raise BackendError only if they answered nothing at all.
 
-    The API key is read from LENGTHPRED_API_KEY, or else OPENAI_API_KEY, whenever a request is sent.
+    The API key is read from LENGTHPRED_API_KEY whenever a request is sent. Without one,
+    OPENAI_API_KEY is, for https://api.openai.com only. Raises SettingsError for a URL that holds
+    a user or a password.
     """
 
     def __init__(self, source: Source) -> None:
+        if any(re.match(r"([^/?#]*//)?[^/?#]*@", url) for url in source.url):
+            raise SettingsError(
+                "the URL of a server must not hold a user or a password: set LENGTHPRED_API_KEY"
+            )
         self.source = source
         self._lock = threading.Lock()
         self._servers: ChatServers | None = None
@@ -105,9 +112,11 @@ class OpenAIBackend:
             if call.end is None or not call.settled:
                 raise
         watch = call.watch
-        # Where most requests never failed, the servers are slow, which is no error.
-        if watch.failure and not call.settled and watch.failed >= watch.sent / 2:
-            raise BackendError(f"no server answered before the deadline: {watch.failure}")
+        # Where most requests never failed, the servers are slow, which is no error; where one tells
+        # its models, it is these requests that it fails at.
+        silent = watch.failure and not call.settled and watch.failed >= watch.sent / 2
+        if silent and not watch.alive:
+            raise AllDownError(f"no server answered before the deadline: {watch.failure}")
         return dict(call.answers)
 
     def _run(
@@ -122,7 +131,8 @@ class OpenAIBackend:
             future = self._servers.submit(work(self._servers))
         left = seconds_left(call.end, time.monotonic())
         try:
-            future.result(None if left is None else left + SLACK_S)
+            # No thread can wait for ever and a deadline.
+            future.result(None if left is None else min(left + SLACK_S, threading.TIMEOUT_MAX))
         except concurrent.futures.CancelledError:
             raise BackendError("the connections were closed while answers were due") from None
         except TimeoutError:

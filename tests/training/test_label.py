@@ -20,6 +20,7 @@ from lengthpred.base import IntArray, Request
 from lengthpred.data.table import Table
 from lengthpred.errors import BackendError, DataError, LengthPredError, SettingsError
 from lengthpred.models.backends.base import Source
+from lengthpred.models.backends.chat_servers import AllDownError
 from lengthpred.training import asking, label, label_settings, shards
 from lengthpred.training.label import LabelSettings
 from tests.data_files import rows_of
@@ -370,6 +371,36 @@ def test_a_server_is_asked_once_more_for_what_it_failed_at(
     report = label.label(table, out, settings(max_rows=None, samples=2))
     assert [name for name, _ in server.asked[400:]] == ["3", "50"] and not report.unanswered
     assert out.read_bytes() == table.with_name("whole.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["error", "unavailable", "close"])
+def test_a_row_that_kills_a_server_does_not_stop_the_others(
+    table: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    monkeypatch.setattr("lengthpred.models.backends.chat_servers.BACKOFF_S", 0.01)
+    out = table.with_name("o.parquet")
+    prompts = ["poison" if i == 150 else f"question {i}" for i in range(400)]
+    table_on_disk(table, prompt=prompts)
+    with ChatServer(poison=fault) as one:
+        source = Source("openai", model="small", url=(one.url,), batch=8)
+        report = label.label(table, out, settings(source, max_rows=None))
+    assert report.rows == 399 and report.unanswered == [{"row": 150, "id": "150"}]
+
+
+def test_a_server_that_is_down_when_it_is_asked_once_more(
+    server: Server, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.silent = {"3"}
+    real = server.generate_lengths
+
+    def down(requests: Sequence[Request], *rest: Any) -> Any:
+        if len(server.asked) >= 400:
+            raise AllDownError("no server answers")
+        return real(requests, *rest)
+
+    monkeypatch.setattr(server, "generate_lengths", down)
+    report = label.label(table, table.with_name("o.parquet"), settings(max_rows=None))
+    assert report.rows == 399 and report.unanswered == [{"row": 3, "id": "3"}]
 
 
 def test_servers_that_die_and_come_back(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

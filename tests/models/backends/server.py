@@ -22,6 +22,7 @@ Body = dict[str, Any]
 Fault = Literal[
     "busy",  # 429 with Retry-After
     "error",  # 500
+    "unavailable",  # 503
     "refuse",  # 400
     "unauthorized",
     "hang",
@@ -73,7 +74,8 @@ class ChatServer:
     """Serves `models` on a free port while it is entered.
 
     faults maps the number of a chat completion, in order of arrival, to how it fails; `always`
-    is how all others do. What came is in `bodies` and `headers`, `peak` is the most at once.
+    is how all others do, `poison` how those do whose last message holds that word. lists says
+    whether it tells its models. What came is in `bodies` and `headers`, `peak` is the most at once.
     vllm says whether to count the end token and to show `stop_reason`, as vLLM does.
     """
 
@@ -87,10 +89,13 @@ class ChatServer:
         retry_after: str = "1",
         vllm: bool = True,
         key: str = "",
+        poison: Fault | None = None,
+        lists: bool = True,
     ) -> None:
         self.answer, self.models, self.faults = answer, models, faults or {}
         self.always, self.delay_s, self.retry_after = always, delay_s, retry_after
         self.vllm, self.key = vllm, key
+        self.poison, self.lists = poison, lists
         self.bodies: list[Body] = []
         self.headers: list[dict[str, str]] = []
         self.listed = self.in_flight = self.peak = 0
@@ -149,6 +154,8 @@ class ChatServer:
 
     async def _models(self, request: HttpRequest) -> Response:
         self.listed += 1
+        if not self.lists:
+            return error(503, "no engine")
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return error(401, f"wrong key: {request.headers.get('authorization')}")
         return JSONResponse({"object": "list", "data": [{"id": name} for name in self.models]})
@@ -163,6 +170,8 @@ class ChatServer:
         try:
             await asyncio.sleep(self.delay_s)
             fault = self.faults.get(number, self.always)
+            if self.poison and "poison" in body["messages"][-1]["content"]:
+                fault = self.poison
             if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
                 fault = "unauthorized"
             if body["model"] not in self.models:
@@ -210,6 +219,8 @@ class ChatServer:
             return Response("<html>Bad day</html>", media_type="application/json")
         if fault in ("no usage", "no choices"):
             return JSONResponse({k: v for k, v in answer.items() if k != fault.split()[1]})
+        if fault == "unavailable":
+            return error(503, "try again later")
         return error(500, "out of memory")
 
 
