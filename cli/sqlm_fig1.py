@@ -54,6 +54,11 @@ def run_experiment(
             "the experiment needs the small model's lengths for the same ids: --samples T2.parquet "
             "(`lengthpred label` makes one)"
         )
+    if samples.exists() and data.exists() and samples.samefile(data):
+        raise SettingsError(
+            "--samples is the table of --data itself, which would give the truth away: give the "
+            "small model's table"
+        )
     if out is not None:
         check_out(out, force=force, name="simulate")
     table = Table(data)

@@ -11,14 +11,15 @@ from lengthpred.base import FloatArray, IntArray, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.models.score_table import ScoreTable
 
-__all__ = ["ALL_MODELS", "LengthMap", "apply_maps", "fill_in", "identity", "prompt_length"]
+__all__ = ["ALL_MODELS", "LengthMap", "apply_maps", "identity", "mean_logs", "prompt_length"]
 
 ALL_MODELS = "*"
 
 # A sample that was stopped, where no longer one is known, counts as twice as long.
 DOUBLE = float(np.log(2))
 SPREAD = 16  # quantiles that stand for all lengths that a stopped answer may have had
-IDENTITY_SIGMA = 0.5
+LEVELS = (np.arange(SPREAD) + 0.5) / SPREAD
+IDENTITY_SIGMA, WIDE_SIGMA, MIDDLE = 0.5, 1.5, float(np.log(200.0))
 CHARS_A_TOKEN = 4
 
 
@@ -53,19 +54,19 @@ class LengthMap:
 
         lengths, censored: (p, n), what the small model wrote; prompts: (p,), log lengths.
 
-        A stopped sample among others counts as what such ones became on average. Where all samples
-        were stopped, the answer is the mixture over everything that they may have become: that of
-        all lengths where nothing was written at all.
+        What a stopped sample would have become is not known: the answer is the mixture over it,
+        all stopped ones of a request at the same quantile of the longer lengths. A sample of
+        which nothing is known (0 and stopped) counts as the others do; where none is, that is the
+        mixture over all lengths. Without a prompt's length (NaN) it is the prior.
         """
-        answer = self.table(self._score(fill_in(lengths, censored, self.usual), prompts))
-        open_ = np.flatnonzero(censored.all(axis=1))
+        answer = self.table(self._score(np.log1p(lengths), prompts))
+        open_ = np.flatnonzero(censored.any(axis=1))
         if len(open_):
-            least = np.log1p(lengths[open_].max(axis=1))
-            first = np.minimum(np.searchsorted(self.usual, least), len(self.usual) - 1)
-            levels = (np.arange(SPREAD) + 0.5) / SPREAD
-            at = first[:, None] + levels * (len(self.usual) - 1 - first)[:, None]
-            possible = np.maximum(self.usual[np.rint(at).astype(np.int64)], least[:, None])
-            scores = self._score(possible[..., None], prompts[open_, None])
+            few, stopped = lengths[open_], censored[open_]
+            logs = np.repeat(np.log1p(few)[..., None], SPREAD, axis=2)
+            logs[stopped] = longer(few[stopped], self.usual, LEVELS)
+            means = _mean_of_known(logs, few, stopped)
+            scores = self._score(means[..., None], prompts[open_, None])
             pmf = self.table(scores.ravel()).pmf.reshape(len(open_), SPREAD, -1).mean(axis=1)
             mixed = LengthDistribution.from_weights(self.table.grid, pmf)
             order = np.arange(len(lengths))
@@ -74,9 +75,8 @@ class LengthMap:
         return answer
 
     def _score(self, samples: FloatArray, prompts: FloatArray) -> FloatArray:
-        score: FloatArray = (
-            self.weights[0] * samples.mean(axis=-1) + self.weights[1] * prompts + self.weights[2]
-        )
+        mean = samples.mean(axis=-1)
+        score: FloatArray = self.weights[0] * mean + self.weights[1] * prompts + self.weights[2]
         return score
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
@@ -110,24 +110,51 @@ def apply_maps(
     return LengthDistribution.concat(parts)[np.argsort(np.concatenate(order))]
 
 
-def fill_in(lengths: IntArray, censored: npt.NDArray[np.bool_], usual: FloatArray) -> FloatArray:
-    """Log lengths (p, n), stopped ones in place of which stands the mean of longer `usual` ones."""
+def mean_logs(lengths: IntArray, censored: npt.NDArray[np.bool_], usual: FloatArray) -> FloatArray:
+    """The mean log length of each row of samples (p, n), stopped ones as longer ones on average.
+
+    A sample of which nothing is known counts as the others of its row do.
+    """
     logs = np.log1p(lengths)
-    first = np.searchsorted(usual, logs[censored])
-    sums = np.append(np.cumsum(usual[::-1])[::-1], 0.0)
-    counts = len(usual) - first
-    longer = np.divide(sums[first], counts, out=logs[censored] + DOUBLE, where=counts > 0)
-    logs[censored] = np.maximum(longer, logs[censored])
-    return logs
+    logs[censored] = longer(lengths[censored], usual, LEVELS).mean(axis=1)
+    return _mean_of_known(logs[..., None], lengths, censored)[:, 0]
+
+
+def longer(lengths: IntArray, usual: FloatArray, levels: FloatArray) -> FloatArray:
+    """Log lengths that answers stopped at `lengths` (m,) may have had, (m, levels): at these
+    quantiles of the longer `usual` ones, or twice as long where there are none."""
+    least = np.log1p(lengths)[:, None]
+    first = np.searchsorted(usual, least)
+    last = len(usual) - 1
+    at = (first + levels * (last + 1 - first)).astype(np.int64)
+    found = np.maximum(usual[np.minimum(at, last)], least)
+    return np.where(first > last, least + DOUBLE, found)
+
+
+def _mean_of_known(
+    logs: FloatArray, lengths: IntArray, censored: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """Means over the samples of logs (p, n, k), those of which nothing is known left out, (p, k).
+
+    Where nothing is known of any, all count.
+    """
+    known = ~(censored & (lengths == 0))
+    known |= ~known.any(axis=1, keepdims=True)
+    mean: FloatArray = (logs * known[..., None]).sum(axis=1) / known.sum(axis=1)[:, None]
+    return mean
 
 
 def prompt_length(requests: Sequence[Request]) -> FloatArray:
-    """log(1 + characters) of each request's text, (p,); four a token where there is no text."""
+    """log(1 + characters) of each request's text, (p,); four a token where there is no text.
+
+    NaN where neither is known.
+    """
     known = [
         len(r.prompt) + len(r.context) or CHARS_A_TOKEN * min(max(r.prompt_tokens or 0, 0), 10**9)
         for r in requests
     ]
-    return np.log1p(np.array(known, np.float64))
+    found = np.array(known, np.float64)
+    return np.where(found > 0, np.log1p(found), np.nan)
 
 
 def identity(
@@ -136,15 +163,15 @@ def identity(
     """Without any pair: the large model writes what the small one wrote, give or take a half.
 
     A log-normal distribution around each sample (sigma 0.5, about what two samples of one model
-    differ by), above where it was stopped; a row of which nothing is known gets one that is wide.
+    differ by). One that was stopped gets a wide one above where it was, and so does a row of which
+    nothing is known.
     """
     from scipy.special import ndtr
 
-    centre = np.log1p(lengths)
-    centre = np.where(censored, centre + DOUBLE, centre)
     nothing = censored & (lengths == 0)
-    sigma = np.where(nothing, 1.5, IDENTITY_SIGMA)[..., None]
-    centre = np.where(nothing, np.log(200.0), centre)[..., None]
+    logs = np.log1p(lengths)
+    centre = np.where(censored, np.maximum(logs + DOUBLE, MIDDLE), logs)[..., None]
+    sigma = np.where(censored, WIDE_SIGMA, IDENTITY_SIGMA)[..., None]
     ends = np.log(grid.edges[1:] + 0.5)
     cdf = ndtr((ends - centre) / sigma)
     mass = np.diff(cdf, axis=2, prepend=0)

@@ -16,7 +16,7 @@ from lengthpred.artifact import Contents, Storable
 from lengthpred.base import IntArray, Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import BackendError
-from lengthpred.models.backends.base import Backend, Source, answered, open_backend
+from lengthpred.models.backends.base import Backend, Source, answered, open_backend, stored_source
 from lengthpred.models.length_map import ALL_MODELS, LengthMap, apply_maps, identity
 
 __all__ = ["GenerateAndCount", "Generation", "MappedSamples", "shortened"]
@@ -24,6 +24,7 @@ __all__ = ["GenerateAndCount", "Generation", "MappedSamples", "shortened"]
 # Of a prompt that a small model shall look at but not answer: the end tells most of what is asked.
 HEAD, TAIL = 1500, 500
 CONTEXT = 2000
+MOST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class Generation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.cap < 1 or not self.temperature >= 0:
+        whole = (self.n, self.cap, self.seed)
+        if any(type(number) is not int or number < 0 for number in whole) or not (
+            1 <= self.n <= MOST and 1 <= self.cap <= MOST and 0 <= self.temperature <= MOST
+        ):
             raise ValueError(
-                "a generation has n and cap of 1 or more and a temperature of 0 or more"
+                f"a generation has n and cap from 1 to {MOST:,}, a temperature of 0 or more and a "
+                "seed that is a whole number"
             )
 
 
@@ -126,7 +131,7 @@ class MappedSamples(Storable):
         if maps and ALL_MODELS not in maps:
             raise ValueError("it has no map for models that it was not trained on")
         generation = Generation(**config["generation"])
-        return cls(Source.from_json(config["source"]), generation, maps)
+        return cls(stored_source(config), generation, maps)
 
 
 class GenerateAndCount(MappedSamples):

@@ -16,7 +16,13 @@ from lengthpred.artifact import Contents, Storable
 from lengthpred.base import FloatArray, Request
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import BackendError
-from lengthpred.models.backends.base import Backend, ReadingBackend, Source, open_backend
+from lengthpred.models.backends.base import (
+    Backend,
+    ReadingBackend,
+    Source,
+    open_backend,
+    stored_source,
+)
 from lengthpred.models.length_map import prompt_length
 from lengthpred.models.score_table import ScoreTable
 from lengthpred.models.slm import shortened
@@ -116,7 +122,7 @@ class Prefill(Storable):
         """See `Storable`."""
         config = contents.config
         return cls(
-            Source.from_json(config["source"]),
+            stored_source(config),
             contents.arrays["weights"],
             config["bias"],
             config["levels"],

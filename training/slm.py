@@ -10,8 +10,9 @@ import numpy.typing as npt
 from lengthpred.base import FloatArray, IntArray
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthGrid
+from lengthpred.errors import BackendError
 from lengthpred.models.backends.base import Source, answered, open_backend
-from lengthpred.models.length_map import ALL_MODELS, DOUBLE, LengthMap, fill_in, prompt_length
+from lengthpred.models.length_map import ALL_MODELS, DOUBLE, LengthMap, mean_logs, prompt_length
 from lengthpred.models.slm import GenerateAndCount, Generation, MappedSamples
 from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
@@ -60,6 +61,16 @@ def fit_on_samples(
         on_progress("asking the small model", start, len(rows))
         parts.append(unfitted.samples(rows.requests[start : start + BATCH], None))
     lengths, censored = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if (
+        kind is GenerateAndCount
+        and source.url
+        and len(rows)
+        and not answered(lengths, censored).any()
+    ):
+        raise BackendError(
+            f"{', '.join(source.url)} answered none of {len(rows)} prompts: ask it for a chat "
+            "completion by hand to see why"
+        )
     return kind(unfitted.source, how, fit_maps(rows, lengths, censored), backend)
 
 
@@ -111,7 +122,7 @@ def fit_map(rows: Rows, lengths: IntArray, censored: npt.NDArray[np.bool_]) -> L
     log length, stopped answers as they are), and `fit_score_table` what each score means.
     """
     usual = _usual(lengths, censored)
-    samples = fill_in(lengths, censored, usual).mean(axis=1)
+    samples = mean_logs(lengths, censored, usual)
     prompts = prompt_length(rows.requests)
     weights = _weights(samples, prompts, _mean_logs(rows))
     scores = weights[0] * samples + weights[1] * prompts + weights[2]

@@ -89,7 +89,7 @@ class Fig1Result:
     metric     a measure of `measure_replay`, its ratio to shortest first by QLM in the same setting
                (_vs_qlm) or to first come first served (_vs_fcfs), draw by draw; slm_s, the small
                model's seconds; slm_requests, how many it was asked for; tau of the predicted
-               median, and tau_minus_qlm
+               median (of a hidden arm: once the small model is through), and tau_minus_qlm
     """
 
     engine: str

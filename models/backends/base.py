@@ -22,6 +22,7 @@ __all__ = [
     "is_recorded",
     "open_backend",
     "seconds_left",
+    "stored_source",
 ]
 
 BACKENDS = {
@@ -78,6 +79,14 @@ class Source:
             if not isinstance(others[name], str):
                 raise ValueError(f"the {name} of a source must be a text, not {others[name]!r}")
         return cls(**{**values, "url": tuple(urls)})
+
+
+def stored_source(config: Mapping[str, Any]) -> Source:
+    """The source in an artifact's config; raises ValueError for a model that cannot be checked."""
+    source = Source.from_json(config["source"])
+    if source.backend == "transformers" and not source.checksum:
+        raise ValueError(f"its model '{source.model}' has no checksum")
+    return source
 
 
 class Backend(Protocol):

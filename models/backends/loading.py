@@ -40,7 +40,9 @@ class Loaded:
 def locate(source: Source) -> Path:
     """The folder or GGUF file that a source means; a hub id is fetched when it is not here yet.
 
-    A path that exists is taken as it is, and nothing is asked of the network. Raises BackendError.
+    Not so for an artifact (it knows the checksum): what is loaded must not decide what is
+    downloaded. A path that exists is taken as it is, and nothing is asked of the network. Raises
+    BackendError.
     """
     path = Path(source.model).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
@@ -57,6 +59,11 @@ def locate(source: Source) -> Path:
             return here
     except Exception:  # not here: what it raises differs from version to version
         pass
+    if source.checksum:
+        raise BackendError(
+            f"the model '{source.model}' of this predictor is not on this machine, and an artifact "
+            f"downloads nothing by itself: run `hf download {source.model}` if you trust it"
+        )
     try:
         here = Path(hub.snapshot_download(source.model, **fetch))
         if not _complete(here):
@@ -108,7 +115,8 @@ def load(source: Source) -> Loaded:
     torch = require("torch", "torch", WHY)
     transformers = require("transformers", "torch", WHY)
     major = int(transformers.__version__.split(".")[0])
-    how: dict[str, Any] = {}
+    # Unless told so, transformers asks on the terminal whether to run it.
+    how: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     if path.is_file():
         require("gguf", "torch", "A GGUF file")
         require("accelerate", "torch", "A GGUF file")

@@ -1,6 +1,7 @@
 """Recorded samples in place of a model: for experiments, and for what was labelled before."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +15,24 @@ from lengthpred.models.backends.base import Source
 
 __all__ = ["RecordedBackend"]
 
+Samples = tuple[IntArray, npt.NDArray[np.bool_], str]
+"""Lengths and whether they were stopped, (k,), and the prompt that they are of."""
+
 
 class RecordedBackend:
     """Answers with the lengths in a table's rows of the same `id`; rows of one prompt add up.
 
     Of k samples of a row it takes those numbered seed, seed + 1, ... modulo k, n of them; seeds are
     thus a way to average over samples. A row with fewer than n samples repeats none: what is
-    missing is 0 and censored, as is everything of a request whose id is not in the table. A
-    longer sample than the cap is censored there. Temperature and deadline are not looked at.
+    missing is 0 and censored, as is everything of a request whose id is not in the table, or is
+    there with another prompt (two tables that number their rows share ids by chance). A longer
+    sample than the cap is censored there. Temperature and deadline are not looked at.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._lock = threading.Lock()
-        self._samples: dict[str, tuple[IntArray, npt.NDArray[np.bool_]]] | None = None
+        self._samples: dict[str, Samples] | None = None
 
     def generate_lengths(
         self,
@@ -46,7 +51,7 @@ class RecordedBackend:
         )
         for row, request in enumerate(requests):
             found = samples.get(request.id)
-            if found is not None:
+            if found is not None and request.prompt == found[2]:
                 count = min(n, len(found[0]))
                 picked = (seed + np.arange(count)) % len(found[0])
                 lengths[row, :count], censored[row, :count] = found[0][picked], found[1][picked]
@@ -55,6 +60,9 @@ class RecordedBackend:
     def checksum(self) -> str:
         """See `lengthpred.models.backends.base.Backend`."""
         try:
+            # A device would be read for ever.
+            if not os.path.isfile(self.source.samples) and os.path.exists(self.source.samples):
+                raise BackendError(f"{self.source.samples} is no file, and so no table of samples")
             with Path(self.source.samples).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
@@ -67,7 +75,7 @@ class RecordedBackend:
         with self._lock:
             self._samples = None
 
-    def _open(self) -> dict[str, tuple[IntArray, npt.NDArray[np.bool_]]]:
+    def _open(self) -> dict[str, Samples]:
         with self._lock:
             if self._samples is None:
                 if self.source.checksum and self.checksum() != self.source.checksum:
@@ -78,7 +86,7 @@ class RecordedBackend:
                 self._samples = self._read()
             return self._samples
 
-    def _read(self) -> dict[str, tuple[IntArray, npt.NDArray[np.bool_]]]:
+    def _read(self) -> dict[str, Samples]:
         table = require("lengthpred.data.table", "train", "Reading recorded samples")
         try:
             rows = table.Table(self.source.samples).rows()
@@ -109,4 +117,7 @@ class RecordedBackend:
             name: np.concatenate([np.arange(ends[row], ends[row + 1]) for row in same])
             for name, same in places.items()
         }
-        return {name: (rows.lengths[span], rows.censored[span]) for name, span in spans.items()}
+        return {
+            name: (rows.lengths[span], rows.censored[span], rows.requests[places[name][0]].prompt)
+            for name, span in spans.items()
+        }

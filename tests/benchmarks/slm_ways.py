@@ -39,6 +39,7 @@ from lengthpred.training.slm_prefill import fit_head
 DRAWS = 1000
 READ_AT_ONCE = SlmPrefillSettings.model_fields["batch"].default
 STATED = Generation(3, 1.0, STATED_TOKENS)
+WAYS = ("slm-prefill", "slm-states", "slm")
 COLUMNS = ("tau", "MAE", "coverage 80", "ms alone (CPU)", "ms in 64 (CPU)")
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2, help="answers to a prompt")
     parser.add_argument("--alone", type=int, default=4, help="requests to time one by one")
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     train, test = (
@@ -83,16 +85,24 @@ def ways(backend: TransformersBackend, train: Rows, test: Rows, given: argparse.
     }
     for name, control in controls.items():
         yield name, control.predict(test.requests), control
-    reader = TransformersBackend(replace(backend.source, batch=READ_AT_ONCE))
-    (table,) = kept(keep, "read", lambda: (features(reader, requests),))
-    head = fit_head(reader.source, table[:count], train, 5, rng, reader)
-    yield "slm-prefill", head.table(score(head, table[count:], test)), head
-    reader.close()
-    asking = StatedLength(backend.source, STATED, {}, backend)
-    lengths, censored = kept(keep, "stated", lambda: asking.samples(requests, None))
-    maps = fit_maps(train, lengths[:count], censored[:count])
-    answer = apply_maps(maps, test.requests, lengths[count:], censored[count:])
-    yield f"slm-states, n={STATED.n}", answer, StatedLength(backend.source, STATED, maps, backend)
+    if "slm-prefill" in given.ways:
+        reader = TransformersBackend(replace(backend.source, batch=READ_AT_ONCE))
+        (table,) = kept(keep, "read", lambda: (features(reader, requests),))
+        head = fit_head(reader.source, table[:count], train, 5, rng, reader)
+        yield "slm-prefill", head.table(score(head, table[count:], test)), head
+        reader.close()
+    if "slm-states" in given.ways:
+        asking = StatedLength(backend.source, STATED, {}, backend)
+        lengths, censored = kept(keep, "stated", lambda: asking.samples(requests, None))
+        maps = fit_maps(train, lengths[:count], censored[:count])
+        answer = apply_maps(maps, test.requests, lengths[count:], censored[count:])
+        yield (
+            f"slm-states, n={STATED.n}",
+            answer,
+            StatedLength(backend.source, STATED, maps, backend),
+        )
+    if "slm" not in given.ways:
+        return
     writing = Generation(given.samples, 1.0, longest)
     writer = GenerateAndCount(backend.source, writing, {}, backend)
     lengths, censored = kept(

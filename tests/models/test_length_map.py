@@ -14,8 +14,8 @@ from lengthpred.models.length_map import (
     DOUBLE,
     LengthMap,
     apply_maps,
-    fill_in,
     identity,
+    mean_logs,
     prompt_length,
 )
 from lengthpred.models.score_table import ScoreTable
@@ -74,13 +74,12 @@ def test_a_stopped_sample_counts_for_longer_than_it_is() -> None:
     assert answer(one, [40], [True]).cdf(30).max() < 1e-6
     # Beside one that ended it counts as what such ones became on average.
     became = np.log1p(np.array([40.0, 80, 160, 320])).mean()
-    assert fill_in(np.array([[40, 40]]), np.array([[True, False]]), USUAL) == pytest.approx(
-        np.array([[became, np.log1p(40)]])
-    )
+    both = mean_logs(np.array([[40, 40]]), np.array([[True, False]]), USUAL)
+    assert both == pytest.approx((became + np.log1p(40)) / 2)
 
 
 def test_beyond_all_that_was_seen_a_stopped_sample_counts_double() -> None:
-    found = fill_in(np.array([[1000]]), np.array([[True]]), USUAL)
+    found = mean_logs(np.array([[1000]]), np.array([[True]]), USUAL)
     assert found == pytest.approx(np.log1p(1000) + DOUBLE)
     assert medians(made(), [[500]], stopped=True)[0] > medians(made(), [[330]])[0]
 
@@ -96,16 +95,27 @@ def test_where_nothing_is_known_the_answer_is_the_mixture_over_all_lengths() -> 
     assert (nothing.pmf == answer(one, [0, 0, 0], [True, True, True]).pmf).all()
 
 
-def test_nothing_from_one_sample_does_not_hide_what_the_other_says() -> None:
+def test_a_sample_that_says_nothing_counts_as_the_others_do() -> None:
     one = made()
-    known = answer(one, [20, 0], [False, True]).median()[0]
-    other = answer(one, [300, 0], [False, True]).median()[0]
-    assert known < other
+    for x in (20, 300):
+        known = answer(one, [x], [False])
+        assert np.allclose(answer(one, [x, 0], [False, True]).pmf, known.pmf, atol=1e-6)
 
 
-def test_the_longer_of_stopped_samples_is_the_bound() -> None:
+@pytest.mark.parametrize("lengths", [[200, 200], [10, 90], [40, 320]])
+def test_to_be_stopped_never_makes_a_shorter_answer_likelier(lengths: list[int]) -> None:
     one = made()
-    assert (answer(one, [90, 10], [True, True]).pmf == answer(one, [90], [True]).pmf).all()
+    ways = [[False, False], [True, False], [True, True]]
+    assert never_shorter(answer(one, lengths, way) for way in ways)
+
+
+def test_without_text_and_count_it_is_the_prior() -> None:
+    one = made(0.7, 0.2)
+    length = prompt_length([Request()])
+    assert np.isnan(length).all()
+    for stopped in (True, False):
+        found = one(np.array([[50]]), np.array([[stopped]]), length)
+        assert np.allclose(found.pmf[0], one.table.prior, atol=1e-6)
 
 
 def test_a_map_that_no_sample_can_move_is_the_prompts() -> None:
@@ -147,9 +157,10 @@ def test_the_length_of_a_prompt() -> None:
     known = Request(prompt="12345", context="123")
     assert prompt_length([known]) == pytest.approx(np.log1p(8))
     # Of a request that is known by its token ids only, four characters a token.
-    for tokens, characters in ((30, 120), (None, 0), (-1, 0), (10**400, 4 * 10**9)):
+    for tokens, characters in ((30, 120), (10**400, 4 * 10**9)):
         found = prompt_length([Request(prompt_tokens=tokens)])
         assert found == pytest.approx(np.log1p(characters))
+    assert np.isnan(prompt_length([Request(prompt_tokens=None), Request(prompt_tokens=-1)])).all()
     assert prompt_length([replace(known, prompt_tokens=999)]) == prompt_length([known])
     assert len(prompt_length([])) == 0
 

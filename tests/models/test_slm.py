@@ -130,7 +130,7 @@ def test_a_backend_that_breaks_the_protocol_is_named(lengths: IntArray) -> None:
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"cap": 0}, {"temperature": -1}])
 def test_generations_that_are_none(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="n and cap from 1"):
         replace(HOW, **wrong)
     with pytest.raises(ValueError, match="temperature of 0"):
         replace(HOW, temperature=float("nan"))

@@ -49,10 +49,20 @@ def opened(path: Path, model: str = "", checksum: str = "") -> RecordedBackend:
     return backend
 
 
+def prompts_of(path: Path) -> dict[str, str]:
+    """The prompt of each id in a table of samples."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException):
+        return {}
+    return {row["id"]: row["prompt"] for row in rows if row.get("id") and "prompt" in row}
+
+
 def ask(
     backend: RecordedBackend, ids: Sequence[str], n: int = 1, cap: int = FAR, seed: int = 0
 ) -> tuple[list[list[int]], list[list[bool]]]:
-    requests = [Request(prompt="anything", id=one) for one in ids]
+    prompts = prompts_of(Path(backend.source.samples))
+    requests = [Request(prompt=prompts.get(one, "any"), id=one) for one in ids]
     lengths, censored = backend.generate_lengths(requests, n, 1.0, cap, None, seed)
     assert lengths.dtype == np.int64 and censored.dtype == bool
     assert lengths.shape == censored.shape == (len(ids), n)
@@ -65,6 +75,12 @@ def test_samples_are_found_by_id_in_the_order_asked(table: Path) -> None:
         [[False] * 3] * 3,
     )
     assert ask(opened(table), [], n=2) == ([], [])
+
+
+def test_an_id_with_another_prompt_says_nothing(table: Path) -> None:
+    both = [Request(prompt="prompt 0", id="a"), Request(prompt="of another table", id="a")]
+    lengths, censored = opened(table).generate_lengths(both, 1, 1.0, FAR, None, 0)
+    assert lengths.tolist() == [[5], [0]] and censored.tolist() == [[False], [True]]
 
 
 def test_seeds_turn_the_samples(table: Path) -> None:
