@@ -14,6 +14,7 @@ shard, so that one of another labelling is never taken for one of this.
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -36,6 +37,10 @@ SHARD = pa.schema(
         ("output_tokens", pa.list_(pa.int64())),
         ("censored", pa.list_(pa.bool_())),
     ]
+)
+# What is being written: by this module, and table.parquet by `write_table`.
+FRESH = re.compile(
+    r"\.(?:\d+|settings\.json|done\.json)\.[0-9a-f]{32}\.tmp|\.table\.parquet\.[a-z0-9_]{8}"
 )
 LOCK, SETTINGS, DONE, TABLE = "lock", "settings.json", "done.json", "table.parquet"
 
@@ -82,11 +87,26 @@ class ShardFolder:
             yield
         finally:
             # Once it is gone, one that is there is another run's.
-            if not self._gone and not (self.shards() or self.table.exists() or self.done()):
+            if not self._gone and not (self._holds_work() or (self.path / DONE).exists()):
                 self.clear()
             os.close(file)
 
+    def _holds_work(self) -> bool:
+        return bool(self.shards()) or self.table.exists()
+
     def _lock(self) -> int:
+        try:
+            return self._wait_for_lock()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written: {error.strerror or error}; once it can, repeat "
+            "the command and it goes on where it stopped"
+        )
+
+    def _wait_for_lock(self) -> int:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             try:
@@ -108,15 +128,29 @@ class ShardFolder:
                     f"another run (process {owner}) is at work in {self.path}: wait for it, or "
                     "choose another --out"
                 ) from None
+            except OSError:
+                os.close(file)
+                raise
             os.close(file)
 
     def claim(self, settings: Mapping[str, Any], *, force: bool) -> None:
         """Go on with a labelling of these settings, or begin one.
 
-        Raises DataError when one with other settings is there, unless `force`: then that is lost.
+        Raises DataError when one with other settings is there, or with settings that cannot be
+        read, unless `force`: then that is lost.
         """
         self.digest = digest_of(settings)
-        found = _read_json(self.path / SETTINGS)
+        found = None
+        if self._holds_work() and not force:
+            try:
+                found = _read_json(self.path / SETTINGS)
+            except DataError as error:
+                raise self._unknown(str(error)) from error
+            if found is None:
+                raise self._unknown(f"{self.path / SETTINGS} is missing")
+        else:
+            with suppress(DataError):
+                found = _read_json(self.path / SETTINGS)
         if found is not None and digest_of(found) != self.digest:
             if not force:
                 names = [n for n in settings if found.get(n) != settings[n]] or ["format"]
@@ -130,6 +164,13 @@ class ShardFolder:
         if found is None:
             self.empty()
             self._write_json(SETTINGS, settings)
+
+    def _unknown(self, why: str) -> DataError:
+        return DataError(
+            f"{why}: nobody knows what its {len(self.shards()):,} finished shards answer. Repeat "
+            "the command if that may pass, choose another --out, or add --force to start anew "
+            "without them"
+        )
 
     def shards(self) -> list[Path]:
         """The files of finished shards."""
@@ -151,10 +192,7 @@ class ShardFolder:
             os.replace(fresh, self._file(shard))
         except OSError as error:
             fresh.unlink(missing_ok=True)
-            raise DataError(
-                f"{self.path} cannot be written: {error.strerror or error}; once it can, repeat "
-                "the command and it goes on where it stopped"
-            ) from error
+            raise self._unwritable(error) from error
 
     def read(self, shard: int) -> tuple[list[Answers], str]:
         """A finished shard and who worked on it; no answers where it is absent or not of this."""
@@ -170,18 +208,27 @@ class ShardFolder:
 
     def finish(self, out: Path, report: Mapping[str, Any]) -> None:
         """Move the whole table to its place and remove the folder."""
-        _sync(self.table)
-        self._write_json(
-            DONE,
-            {"sha256": file_sha256(self.table), "settings": self.digest, "report": dict(report)},
-        )
-        os.replace(self.table, out)
-        _sync(out.parent)
+        try:
+            _sync(self.table)
+            sha256 = file_sha256(self.table)
+            note = {"sha256": sha256, "settings": self.digest, "report": dict(report)}
+            self._write_json(DONE, note)
+            os.replace(self.table, out)
+            _sync(out.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self.clear()
 
     def done(self) -> dict[str, Any] | None:
-        """What `finish` noted, where it was interrupted."""
-        return _read_json(self.path / DONE)
+        """What `finish` noted, where it was interrupted; raises DataError where it is damaged."""
+        path = self.path / DONE
+        try:
+            noted = _read_json(path)
+        except DataError as error:
+            raise DataError(f"{error}: delete that file and repeat the command") from error
+        if noted is not None and not {"sha256", "settings", "report"} <= noted.keys():
+            raise DataError(f"{path} is damaged: delete that file and repeat the command")
+        return noted
 
     def clear(self) -> None:
         """Remove the folder, except for what is not ours."""
@@ -201,6 +248,8 @@ class ShardFolder:
     def _sweep(self) -> None:
         """Remove what a killed run was writing."""
         for path in self.path.glob(".*"):
+            if not FRESH.fullmatch(path.name):
+                continue  # the user's
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -211,9 +260,14 @@ class ShardFolder:
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         fresh = self.path / f".{name}.{uuid.uuid4().hex}.tmp"
-        fresh.write_text(json.dumps(value, indent=1), "utf-8")
-        _sync(fresh)
-        os.replace(fresh, self.path / name)
+        try:
+            fresh.write_text(json.dumps(value, indent=1), "utf-8")
+            _sync(fresh)
+            os.replace(fresh, self.path / name)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
@@ -229,11 +283,18 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds, None where there is none; raises DataError for what cannot be read."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
-    return value if isinstance(value, dict) else None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is damaged")
+    return value
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Labelling inside one process: what the table holds, what is asked, what a stopped run leaves."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -224,11 +225,79 @@ def test_broken_and_foreign_shards_are_made_again(server: Server, table: Path) -
     foreign.digest = "another"
     foreign.write(1, [shards.Answers(row, [1], [False]) for row in range(16)], "me")
     os.replace(files[3], files[2])
-    (folder / ".5.abc.tmp").write_bytes(b"half")
+    (folder / f".5.{'ab' * 16}.tmp").write_bytes(b"half")
     server.dies_after = None
     label.label(table, out, settings())
     assert out.read_bytes() == table.with_name("whole.parquet").read_bytes()
     assert not leftovers(table.parent) - {"whole.parquet"}
+
+
+def half_done(server: Server, table: Path, out: Path) -> Path:
+    """The folder of a labelling that was stopped."""
+    server.dies_after = len(server.asked) + 60
+    with pytest.raises(BackendError):
+        label.label(table, out, settings())
+    server.dies_after, server.asked = None, []
+    return shards.ShardFolder(out).path
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"cap": 20', b"\xff", b"[]", "unreadable"])
+def test_shards_of_unknown_settings_are_not_thrown_away(
+    server: Server, table: Path, content: Any
+) -> None:
+    out = table.with_name("o.parquet")
+    folder = half_done(server, table, out)
+    kept, file = sorted(folder.glob("0*.parquet")), folder / "settings.json"
+    file.unlink()
+    if content == "unreadable":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=r"settings\.json .*add --force to start anew"):
+        label.label(table, out, settings())
+    assert kept == sorted(folder.glob("0*.parquet")) and not server.asked
+    if content == "unreadable":
+        file.rmdir()
+    label.label(table, out, settings(), force=True)
+    assert len(server.asked) == 100 and not leftovers(table.parent)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_damaged_note_is_named(server: Server, table: Path, content: str) -> None:
+    out = table.with_name("o.parquet")
+    note = half_done(server, table, out) / "done.json"
+    note.write_text(content)
+    with pytest.raises(DataError, match=r"done\.json is damaged: delete that file and repeat"):
+        label.label(table, out, settings())
+    note.unlink()
+    label.label(table, out, settings())
+    assert len(server.asked) < 100
+
+
+def test_files_of_the_user_in_the_folder_stay(server: Server, table: Path) -> None:
+    out = table.with_name("o.parquet")
+    folder = half_done(server, table, out)
+    (folder / ".git").mkdir()
+    for name in (".git/x", ".note.tmp"):
+        (folder / name).write_text("mine")
+    label.label(table, out, settings())
+    assert {path.name for path in folder.iterdir()} == {".git", ".note.tmp"}
+    assert (folder / ".git/x").read_text() == "mine"
+
+
+def test_a_full_disk_and_a_place_that_is_none(
+    server: Server, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="cannot be written: Not a directory"):
+        label.label(table, table / "o.parquet", settings())
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        label.label(table, table.with_name("o.parquet"), settings())
+    assert not server.asked and not leftovers(table.parent)
 
 
 class Killed(BaseException):
