@@ -67,8 +67,9 @@ def test_every_prediction_still_arrives_within_its_deadline(how: str) -> None:
             assert time.monotonic() - begun < max(10 * deadline_s, 5)
             assert refined.all() == (number < 10)
             assert answer.median()[0] == (SECOND if number < 10 else FIRST)
-        # Slow is no failure, unless the backend's own end comes too late on a busy machine.
-        assert cascade.failures == 4 or how in ("hangs", "drips"), cascade.last_failure
+        # A server that is slow, or fails at a request but is there, leaves requests unrefined; that
+        # is no failure, unless the backend's own end comes too late on a busy machine.
+        assert cascade.failures == 4 or how != "dies", cascade.last_failure
 
 
 def test_the_worker_outlives_the_server() -> None:
