@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_fig1"]
 
+WIDTH = 120
 METRICS = {"tps": "tokens/s", "mean_e2el_ms": "latency"}
 
 
@@ -19,7 +20,8 @@ def print_fig1(found: "Found") -> None:
     """A table for each engine and limit: tokens a second and mean latency by OOD ratio."""
     for engine in found.engines:
         for limit in found.limits:
-            stdout.print(_grid(found, engine, limit))
+            # Cut columns would say nothing; a narrow terminal may fold the lines.
+            stdout.print(_grid(found, engine, limit), width=max(stdout.width, WIDTH), crop=False)
             stdout.print()
     stdout.print(
         "[dim]all at once, shortest first unless it says otherwise; tokens/s of LLM time and mean "

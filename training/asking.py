@@ -18,9 +18,10 @@ from lengthpred.errors import BackendError
 from lengthpred.models.backends.base import Source, open_backend
 from lengthpred.training.shards import Answers, ShardFolder
 
-__all__ = ["Asker", "Job", "OnAnswers", "ask_all", "picked_rows", "seed_of"]
+__all__ = ["NEEDS", "Asker", "Job", "OnAnswers", "ask_all", "picked_rows", "seed_of"]
 
 READ = ("id", "prompt", "context")
+NEEDS = ("prompt",)  # what has no lengths yet is a table to be labelled, too
 OnAnswers = Callable[[int, int], None]
 """Called with the rows and the tokens that came since the last call; from several threads."""
 
@@ -79,7 +80,7 @@ class Asker:
         self._told = on_answers
         self._folder = ShardFolder(job.out)
         self._folder.digest = job.digest
-        table = Table(job.table)
+        table = Table(job.table, NEEDS)
         self._rows = _RowReader(table, picked_rows(len(table), job.max_rows, job.seed))
         self._backend = open_backend(job.source)
         self._local = job.source.backend == "transformers"

@@ -19,7 +19,7 @@ from lengthpred.data.table import Table, write_table
 from lengthpred.errors import BackendError, DataError
 from lengthpred.models.backends.chat_servers import AllDownError
 from lengthpred.runner import check_runner, over_ray
-from lengthpred.training.asking import Asker, Job, OnAnswers, ask_all, picked_rows
+from lengthpred.training.asking import NEEDS, Asker, Job, OnAnswers, ask_all, picked_rows
 from lengthpred.training.label_settings import LabelSettings, model_name
 from lengthpred.training.label_table import Counts, labelled
 from lengthpred.training.shards import Answers, ShardFolder, digest_of, file_sha256
@@ -77,7 +77,7 @@ def label(
     """
     settings.check()
     count = check_runner(runner, workers)
-    asked, target, folder = Table(table), Path(out), ShardFolder(out)
+    asked, target, folder = Table(table, NEEDS), Path(out), ShardFolder(out)
     unfinished = folder.exists()
     _check_target(target, asked, settings, force=force or unfinished)
     model = model_name(settings.source)
@@ -205,9 +205,13 @@ class _Work:
         )
         if not rows:
             self.folder.empty()
+            why = (
+                f"{self.settings.source.samples} has none with these ids and prompts"
+                if self.settings.source.samples
+                else "it may refuse the prompts, or the deadline may be too short"
+            )
             raise BackendError(
-                f"{self.model} answered none of the {len(self.picked):,} rows: it may refuse the "
-                "prompts, or the deadline may be too short"
+                f"{self.model} answered none of the {len(self.picked):,} rows: {why}"
             )
         workers = dict(sorted(self.by_worker.items()))
         report = LabelReport(os.fspath(self.out), self.model, rows, workers=workers, **vars(counts))

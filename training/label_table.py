@@ -67,7 +67,8 @@ def _labelled(
     n = len(rows)
     held = dict(zip(rows.schema.names, rows.columns, strict=True))
     tokens = held["prompt_tokens"].to_pylist() if "prompt_tokens" in held else [None] * n
-    own = zip(tokens, held["model"].to_pylist(), strict=True)
+    models = held["model"].to_pylist() if "model" in held else [None] * n
+    own = zip(tokens, models, strict=True)
     new = {
         "output_tokens": [answer.lengths for answer in answers],
         "censored": [answer.censored for answer in answers],

@@ -95,7 +95,10 @@ def _fits(pairs: Sequence[tuple[Fig1Result, float]]) -> str:
     """
     bounds = [(one.low, one.high, gain) for one, gain in pairs if one.low and one.high]
     if len(bounds) < len(pairs):
-        return "a single draw has no interval to hold the published gain against"
+        return (
+            "a single draw of each set of corpora has no interval to hold the published gain "
+            "against"
+        )
     inside = sum(low <= gain <= high for low, high, gain in bounds)
     these = "these intervals" if len(bounds) > 1 else "this interval"
     if inside == len(bounds):

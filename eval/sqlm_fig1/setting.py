@@ -18,6 +18,7 @@ __all__ = ["PUBLISHED_GAIN", "PUBLISHED_SLM_S", "Fig1Result", "Fig1Settings", "F
 # S-QLM against QLM in tokens a second of LLM time, by OOD ratio; at 0 with the SLM on every query.
 PUBLISHED_GAIN = {0.0: 0.988, 0.5: 1.097, 0.8: 1.115}
 # Seconds of the SLM for 1,000 requests, by OOD ratio.
+MOST_S = 1_000_000
 PUBLISHED_SLM_S = {0.5: 27.8, 0.8: 41.4}
 
 
@@ -75,8 +76,10 @@ class Fig1Settings:
                 raise SettingsError(
                     f"the experiment runs on the engines continuous and gang, not on '{engine}'"
                 )
-        if not self.slm_s >= 0:
-            raise SettingsError(f"the small model's time must be 0 or more, not {self.slm_s:g} s")
+        if not 0 <= self.slm_s <= MOST_S:
+            raise SettingsError(
+                f"the small model's time must lie between 0 and {MOST_S:,} s, not {self.slm_s:g}"
+            )
 
 
 @dataclass(frozen=True)

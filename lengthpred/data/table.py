@@ -49,9 +49,12 @@ BATCH = 4096
 
 
 class Table:
-    """A table on disk. Raises DataError, naming the file, for what is no table."""
+    """A table on disk. Raises DataError, naming the file, for what is no table.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    needs: the columns without which it is none; prompts alone are enough to be labelled.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], needs: Sequence[str] = REQUIRED) -> None:
         self.path = Path(path)
         self._groups: IntArray | None = None
         if not self.path.is_file():
@@ -63,7 +66,7 @@ class Table:
                 f"{path} is not a Parquet file: make a table of it with `lengthpred data import`"
             ) from error
         self.columns = tuple(self._file.schema_arrow.names)
-        for name in REQUIRED:
+        for name in needs:
             if name not in self.columns:
                 near = did_you_mean(name, self.columns) if self.columns else ""
                 raise DataError(f"{path} has no column '{name}'. {near}")

@@ -93,6 +93,8 @@ class RefinementWorker:
     ) -> None:
         if min(capacity, batch) < 1 or not deadline_s > 0 or not 0 < rest_s[0] <= rest_s[1]:
             raise ValueError("capacity and batch must be at least 1, and all times above 0")
+        if not isinstance(predictor, Refiner):
+            raise ValueError(f"a {type(predictor).__name__} has no second answer to give")
         self._predictor, self._on_answer, self._clock = predictor, on_answer, clock
         self._batch, self._deadline_s, self._rest_s = batch, deadline_s, rest_s
         self._caller = BoundedCaller("the refining predictor")

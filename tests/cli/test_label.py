@@ -222,6 +222,17 @@ def test_ray_predicts_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert answered(*asked) == answered(*asked, "--runner", "ray", apart=True)
 
 
+def test_prompts_alone_are_enough(table: Path) -> None:
+    rows = pq.read_table(table)
+    bare = table.with_name("bare.parquet")
+    pq.write_table(rows.select(["id", "prompt"]), bare)
+    answered(*arguments(table))
+    answered(*arguments(bare, "b.parquet"))
+    whole, found = (pq.read_table(table.with_name(name)) for name in ("o.parquet", "b.parquet"))
+    for name in ("id", "prompt", "output_tokens", "model", "censored"):
+        assert found[name].to_pylist() == whole[name].to_pylist()
+
+
 def test_ray_is_for_files(tmp_path: Path) -> None:
     said = refused("predict", "text", "--artifact", artifact(tmp_path), "--runner", "ray")
     assert "--runner and --workers are for --file" in said

@@ -381,7 +381,10 @@ def first_sentence(*found: tuple[float, float | None, float | None], engine: str
         ),
         ([(1.01, 0.99, 1.03), (1.02, 1.01, 1.03)], "this does not show the published gain."),
         ([(0.98, 0.97, 0.99), (0.97, 0.96, 0.98)], "this does not show the published gain."),
-        ([(1.097, None, None), (1.115, None, None)], "a single draw has no interval"),
+        (
+            [(1.097, None, None), (1.115, None, None)],
+            "a single draw of each set of corpora has no interval",
+        ),
     ],
 )
 def test_whether_the_published_gain_is_shown(found: list[Any], words: str) -> None:

@@ -592,3 +592,8 @@ def test_the_queue_against_a_plain_list(steps: list[tuple[str, int, int]]) -> No
             assert [entry.id for entry in queue.take(what)] == [key[2] for key in model[:what]]
             model = model[what:]
         assert len(queue) == len(model)
+
+
+def test_what_cannot_refine_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="FixedPredictor has no second answer"):
+        RefinementWorker(FixedPredictor(), lambda id, answer: None)  # type: ignore[arg-type]
