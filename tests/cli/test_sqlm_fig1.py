@@ -139,9 +139,7 @@ def test_each_domain_in_turn_and_the_same_again(folder: Path) -> None:
             "--ood-ratio has '1.5'",
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            ("--samples", "t.parquet"), "samples of 2 models: name one", marks=pytest.mark.slow
-        ),
+        (("--samples", "t.parquet"), "--samples is the table of --data itself"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(
