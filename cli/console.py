@@ -2,8 +2,12 @@
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["print_json", "progress", "stderr", "stdout"]
+__all__ = ["print_json", "progress", "stderr", "stdout", "told_at_the_end", "warn"]
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -37,6 +41,23 @@ def progress(*, eta: bool = False) -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+def warn(sentence: str) -> None:
+    """A warning on stderr."""
+    stderr.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def told_at_the_end() -> Iterator[None]:
+    """Say the warnings of what is done within as sentences, each once, when that went well."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for sentence in dict.fromkeys(
+        str(one.message) for one in caught if issubclass(one.category, UserWarning)
+    ):
+        warn(sentence)
 
 
 def print_json(value: object) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, progress, stdout, warn
 
 if TYPE_CHECKING:
     from lengthpred.data.report import ImportReport
@@ -87,7 +87,7 @@ def import_(
 
 def _print_import(report: "ImportReport") -> None:
     for warning in report.warnings:
-        stderr.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        warn(warning)
     stdout.print(
         f"[bold]{report.rows:,} rows[/] from {report.records:,} records of {escape(report.source)}",
         soft_wrap=True,

@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, progress, stderr, stdout, told_at_the_end
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def run_experiment(
         check_out(out, force=force, name="simulate")
     table = Table(data)
     chosen = _recipe(recipe, samples)
-    with warnings.catch_warnings(record=True) as caught, progress() as bar:
-        warnings.simplefilter("always", UserWarning)
+    with told_at_the_end(), progress() as bar:
         task = bar.add_task("training")
 
         def tell(what: str, done: int, total: int) -> None:
@@ -89,8 +87,6 @@ def run_experiment(
     else:
         print_fig1(Found(results))
     console = stderr if as_json else stdout
-    for told in dict.fromkeys(str(one.message) for one in caught):
-        stderr.print(f"[yellow]warning:[/] {escape(told)}", highlight=False, soft_wrap=True)
     for sentence in read_fig1(results, settings, held_out):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:

@@ -1,13 +1,12 @@
 """`lengthpred train`: from a table to an artifact."""
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, progress, stdout, told_at_the_end
 
 __all__ = ["register"]
 
@@ -45,8 +44,7 @@ def train(
     """Train a predictor or a detector on a table of past requests."""
     from lengthpred.training.fit import fit
 
-    with warnings.catch_warnings(record=True) as caught, progress() as bar:
-        warnings.simplefilter("always", UserWarning)
+    with told_at_the_end(), progress() as bar:
         task = bar.add_task("training")
         trained = fit(
             kind,
@@ -60,10 +58,6 @@ def train(
                 task, description=step, completed=done, total=total or None
             ),
         )
-    for warning in caught:
-        if issubclass(warning.category, UserWarning):
-            said = escape(str(warning.message))
-            stderr.print(f"[yellow]warning:[/] {said}", highlight=False, soft_wrap=True)
     card = trained.card
     if as_json:
         print_json(

@@ -110,6 +110,14 @@ def parse_json(data: bytes) -> dict[str, Any]:
     return value
 
 
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """sha256 of a file, hexadecimal, without holding it in memory; raises OSError."""
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256(data: bytes) -> str:
     import hashlib
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthpred.base import IntArray, Request
+from lengthpred.data.rows import sampled
 from lengthpred.data.table import Table
 from lengthpred.errors import BackendError
 from lengthpred.models.backends.base import Source, open_backend
@@ -51,9 +52,8 @@ class Job:
 
 def picked_rows(rows: int, max_rows: int | None, seed: int) -> IntArray:
     """Numbers of the rows to ask, rising: all, or the seeded sample that `Table.rows` takes."""
-    if max_rows is None or max_rows >= rows:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, max_rows, replace=False))
+    most = rows if max_rows is None else max_rows
+    return sampled(rows, most, np.random.default_rng(seed))
 
 
 def seed_of(source: Source, seed: int, row: int) -> int:

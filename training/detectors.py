@@ -46,10 +46,10 @@ def train(
             f"calibrate on; there are {len(rows)} and {len(calibration)}"
         )
     on_progress("projecting prompts", 0, 3)
-    embedding = _embedding(_sample(rows, PROJECTION_ROWS, rng), settings, rng)
+    embedding = _embedding(rows.sample(PROJECTION_ROWS, rng), settings, rng)
     on_progress("embedding calibration prompts", 1, 3)
     held = embedding(calibration.requests)
-    reference = embedding(_sample(rows, settings.reference_rows, rng).requests)
+    reference = embedding(rows.sample(settings.reference_rows, rng).requests)
     on_progress("measuring distances", 2, 3)
     if settings.method == "mahalanobis":
         mean, precision = _normal(described(reference))
@@ -75,12 +75,6 @@ def _nearest(
 
 def _with_text(rows: Rows) -> Rows:
     return rows.take([bool(request.prompt) for request in rows.requests])
-
-
-def _sample(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
-    if len(rows) <= most:
-        return rows
-    return rows.take(np.sort(rng.choice(len(rows), most, replace=False)))
 
 
 def _embedding(rows: Rows, settings: DetectorSettings, rng: np.random.Generator) -> HashedEmbedding:

@@ -109,7 +109,7 @@ def train_kind(
     on_progress("scoring", 0, 0)
     # What refines takes its time over an answer.
     if isinstance(getattr(trained, "fallback", trained), Refiner):
-        held = _sample(held, REFINED_ROWS, seed)
+        held = held.sample(REFINED_ROWS, np.random.default_rng([seed, 2]))
     trained.card = Card(named, fingerprint, _scores(trained, held, rng))
     return trained
 
@@ -125,14 +125,8 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
             f"{table.path} has too few groups ({len(set(rows.groups.tolist()))}) to keep some for "
             "calibration: give a larger table, or one of its own with --calibration"
         )
-    return rows.take(~held), _sample(rows.take(held), CALIBRATION_ROWS, seed)
-
-
-def _sample(rows: Rows, most: int, seed: int) -> Rows:
-    if len(rows) <= most:
-        return rows
-    picked = np.random.default_rng([seed, 2]).choice(len(rows), most, replace=False)
-    return rows.take(np.sort(picked))
+    rng = np.random.default_rng([seed, 2])
+    return rows.take(~held), rows.take(held).sample(CALIBRATION_ROWS, rng)
 
 
 def _stream(table: Table, calibration: Table | None, seed: int, models: set[str]) -> Iterator[Rows]:

@@ -17,12 +17,13 @@ import numpy as np
 
 from lengthpred.data.table import Table, write_table
 from lengthpred.errors import BackendError, DataError
+from lengthpred.manifest import file_sha256
 from lengthpred.models.backends.chat_servers import AllDownError
 from lengthpred.runner import check_runner, over_ray
 from lengthpred.training.asking import NEEDS, Asker, Job, OnAnswers, ask_all, picked_rows
 from lengthpred.training.label_settings import LabelSettings, model_name
 from lengthpred.training.label_table import Counts, labelled
-from lengthpred.training.shards import Answers, ShardFolder, digest_of, file_sha256
+from lengthpred.training.shards import Answers, ShardFolder, digest_of
 
 __all__ = ["LabelReport", "LabelSettings", "label"]
 
@@ -167,16 +168,12 @@ class _Work:
         self, shards: list[int], runner: str, workers: int, on_answers: OnAnswers | None
     ) -> None:
         """Make these shards."""
-        settings, source = self.settings, self.settings.source
-        if source.samples:  # workers run in other folders
-            source = replace(source, samples=os.path.abspath(source.samples))
-        if source.backend == "transformers" and os.path.exists(source.model):
-            source = replace(source, model=os.path.abspath(source.model))
+        settings = self.settings
         job = Job(
             table=os.path.abspath(self.table.path),
             out=os.path.abspath(self.out),
             digest=self.folder.digest,
-            source=source,
+            source=settings.source.absolute(),  # workers run in other folders
             **{name: getattr(settings, name) for name in _SHARED},
         )
         if not shards:

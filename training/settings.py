@@ -4,7 +4,6 @@ A recipe holds the settings of one kind at its top level, and may name that `kin
 key, or a value that does not fit, is an error that names the key.
 """
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -97,14 +96,10 @@ class SourceSettings(Settings):
     def source(self) -> Source:
         """Where the model is."""
         urls = [self.url] if isinstance(self.url, str) else self.url
-        names = ("backend", "revision", "device", "dtype", "batch")
-        return Source(
-            # An artifact is used from other folders than the one it was trained in.
-            model=os.path.abspath(self.model) if os.path.exists(self.model) else self.model,
-            samples=os.path.abspath(self.samples) if self.samples else "",
-            url=tuple(url for url in urls if url),
-            **{name: getattr(self, name) for name in names},
-        )
+        names = ("backend", "model", "samples", "revision", "device", "dtype", "batch")
+        given = {name: getattr(self, name) for name in names}
+        # An artifact is used from other folders than the one it was trained in.
+        return Source(url=tuple(url for url in urls if url), **given).absolute()
 
 
 class SlmSettings(SourceSettings):

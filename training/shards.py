@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthpred.errors import DataError
+from lengthpred.manifest import file_sha256
 
-__all__ = ["Answers", "ShardFolder", "digest_of", "file_sha256"]
+__all__ = ["Answers", "ShardFolder", "digest_of"]
 
 SHARD = pa.schema(
     [
@@ -274,12 +275,6 @@ def digest_of(settings: Mapping[str, Any]) -> str:
     """sha256 of settings, hexadecimal; they are as JSON holds them."""
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lengthpred.base import FloatArray, IntArray
+from lengthpred.data.rows import sampled
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthGrid
 from lengthpred.errors import BackendError
@@ -77,9 +78,7 @@ def fit_on_samples(
 def pick(rows: Rows, most: int, rng: np.random.Generator) -> IntArray:
     """Rows to make pairs of: a sample of those that a model can answer."""
     there = np.flatnonzero([bool(request.prompt) for request in rows.requests])
-    if len(there) <= most:
-        return there
-    return np.sort(rng.choice(there, most, replace=False))
+    return there[sampled(len(there), most, rng)]
 
 
 def fit_maps(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lengthpred.base import IntArray, Request
 from lengthpred.errors import DataError
 
-__all__ = ["Rows", "joined", "request_from_row", "rows_of"]
+__all__ = ["Rows", "joined", "request_from_row", "rows_of", "sampled"]
 
 MOST = 2**31 - 1  # tokens: what a distribution's bounds can hold
 
@@ -89,8 +89,17 @@ class Rows:
             columns={name: values[picked] for name, values in self.columns.items()},
         )
 
+    def sample(self, most: int, rng: np.random.Generator) -> Self:
+        """All rows, or so many drawn without replacement, in their order."""
+        return self if len(self) <= most else self.take(sampled(len(self), most, rng))
+
     def _first(self) -> IntArray:
         return np.searchsorted(self.owner, np.arange(len(self)))
+
+
+def sampled(n: int, most: int, rng: np.random.Generator) -> IntArray:
+    """Numbers below n, rising: all, or `most` drawn without replacement where there are more."""
+    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
 
 
 def rows_of(batch: pa.RecordBatch, groups: IntArray, numbers: IntArray) -> Rows:

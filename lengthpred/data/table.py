@@ -4,7 +4,6 @@ A table needs `prompt`, `output_tokens` and `model`; other columns may be absent
 their default. What the columns mean is in docs/data.md.
 """
 
-import hashlib
 import itertools
 import os
 import tempfile
@@ -17,8 +16,9 @@ import pyarrow.parquet as pq
 
 from lengthpred.base import IntArray
 from lengthpred.data.groups import content_keys, group_keys, joined_groups
-from lengthpred.data.rows import Rows, joined, request_from_row, rows_of
+from lengthpred.data.rows import Rows, joined, request_from_row, rows_of, sampled
 from lengthpred.errors import DataError, did_you_mean
+from lengthpred.manifest import file_sha256
 
 __all__ = ["SCHEMA", "Rows", "Table", "request_from_row", "write_table"]
 
@@ -80,8 +80,7 @@ class Table:
     @property
     def fingerprint(self) -> str:
         """sha256 of the file, hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in order, a few thousand at a time; columns that are absent are left out."""
@@ -121,10 +120,9 @@ class Table:
 
     def rows(self, limit: int | None = None, seed: int = 0) -> Rows:
         """All rows, or a seeded sample of `limit` when there are more, in the table's order."""
-        keep = np.ones(len(self), bool)
-        if limit is not None and limit < len(self):
-            keep[:] = False
-            keep[np.random.default_rng(seed).choice(len(self), limit, replace=False)] = True
+        most = len(self) if limit is None else limit
+        keep = np.zeros(len(self), bool)
+        keep[sampled(len(self), most, np.random.default_rng(seed))] = True
         groups = self.groups()
         offset, parts = 0, []
         for batch in self.batches():

@@ -1,8 +1,9 @@
 """What every backend keeps to: a language model writes answers, and their tokens are counted."""
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -58,6 +59,15 @@ class Source:
     dtype: str = "float32"
     batch: int = 64
     checksum: str = ""
+
+    def absolute(self) -> Self:
+        """The same with absolute paths, to be used from other folders than this one."""
+        here = self.backend == "transformers" and os.path.exists(self.model)
+        return replace(
+            self,
+            model=os.path.abspath(self.model) if here else self.model,
+            samples=os.path.abspath(self.samples) if self.samples else "",
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What an artifact stores."""

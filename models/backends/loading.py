@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lengthpred.errors import BackendError, SettingsError, did_you_mean, require
+from lengthpred.manifest import file_sha256
 from lengthpred.models.backends.base import Source
 
 __all__ = ["Loaded", "checksum_of", "load", "locate"]
@@ -89,9 +90,7 @@ def checksum_of(path: Path) -> str:
     total = hashlib.sha256()
     try:
         for file in sorted(files, key=lambda file: file.name):
-            with file.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()
-            total.update(f"{file.name}\0{content}\n".encode())
+            total.update(f"{file.name}\0{file_sha256(file)}\n".encode())
     except OSError as error:
         raise BackendError(f"{error.filename} cannot be read: {error.strerror}") from error
     return total.hexdigest()

@@ -1,16 +1,15 @@
 """Recorded samples in place of a model: for experiments, and for what was labelled before."""
 
-import hashlib
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lengthpred.base import IntArray, Request
 from lengthpred.errors import BackendError, DataError, require
+from lengthpred.manifest import file_sha256
 from lengthpred.models.backends.base import Source
 
 __all__ = ["RecordedBackend"]
@@ -63,8 +62,7 @@ class RecordedBackend:
             # A device would be read for ever.
             if not os.path.isfile(self.source.samples) and os.path.exists(self.source.samples):
                 raise BackendError(f"{self.source.samples} is no file, and so no table of samples")
-            with Path(self.source.samples).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return file_sha256(self.source.samples)
         except OSError as error:
             raise BackendError(
                 f"the table of samples {self.source.samples} cannot be read: {error.strerror}"
