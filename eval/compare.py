@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from lengthpred.base import Detector, FloatArray, Predictor
+from lengthpred.base import Detector, FloatArray, IntArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.bootstrap import Resamples
@@ -19,6 +19,7 @@ from lengthpred.eval.controls import ALWAYS, KNOWING, fit_control
 from lengthpred.eval.cost import can_be_measured_apart, measure_best
 from lengthpred.eval.mixes import RATIOS, Mix, make_mixes
 from lengthpred.eval.output import Result
+from lengthpred.eval.remaining import moments, remaining_results
 from lengthpred.eval.scoring import (
     Answers,
     Score,
@@ -84,11 +85,12 @@ def compare(
     detectors = detectors_in(predictors, alpha)
     step = _steps(on_progress, len(asked) + len(timed) + len(detectors) + len(splits) + 1)
 
-    uniform = np.random.default_rng(seed).random(len(rows))
+    rng = np.random.default_rng(seed)
+    uniform, written = rng.random(len(rows)), moments(rows, rng)
     answers, p_values = {}, {}
     for name, predictor in asked.items():
         step(name)
-        answers[name] = ask(name, predictor, rows, uniform)
+        answers[name] = ask(name, predictor, rows, uniform, written)
     for name, (detector, _) in detectors.items():
         step(name)
         p_values[name] = ask_detector(name, detector, rows)
@@ -97,7 +99,8 @@ def compare(
         step(f"time of {name}")
         costs += _costs(name, predictor, rows)
     levels = {name: level for name, (_, level) in detectors.items()}
-    scorer = _Scorer(rows, answers, p_values, levels, leave_one_out(rows), resamples, seed)
+    known = leave_one_out(rows)
+    scorer = _Scorer(rows, answers, written, p_values, levels, known, resamples, seed)
     results = [*scorer.splits(splits, step)]
     if len(splits) > 1:  # what tells the two sorts apart is best known from all rows of both
         results += scorer.detectors(Mix("all", None, np.arange(len(rows))))
@@ -127,12 +130,14 @@ def detectors_in(
 class _Scorer:
     """Scores all answers on a mix of rows, all on the same resamples.
 
-    levels  at which each detector flags, by name
-    known   the rows that have several samples, for the noise ceiling
+    written  int64 (n, moments): the tokens of each row that exist when asked what is left
+    levels   at which each detector flags, by name
+    known    the rows that have several samples, for the noise ceiling
     """
 
     rows: Rows
     answers: Mapping[str, Answers]
+    written: IntArray
     p_values: Mapping[str, FloatArray]
     levels: Mapping[str, float]
     known: LeaveOneOut | None
@@ -151,6 +156,7 @@ class _Scorer:
                     *_results(scored, mix),
                     *self._ceilings(mix),
                     *self._against_best(scored, mix),
+                    *self._remaining(mix),
                     *self.detectors(mix),
                 ]
             yield from (replace(r, split=mix.split, ood_ratio=mix.ood_ratio) for r in done[picked])
@@ -177,6 +183,14 @@ class _Scorer:
         candidates = [name for name in scored if name not in KNOWING]
         for name, metric, difference in against_best(scored, candidates):
             yield difference.result(name, mix, metric, len(mix.picked))
+
+    def _remaining(self, mix: Mix) -> Iterator[Result]:
+        """Of the rows that no limit stopped: how far the others had come is not known."""
+        whole = replace(mix, picked=mix.picked[~self.rows.truth_censored[mix.picked]])
+        if len(whole.picked):
+            draws = self._draws(whole)
+            for name, one in self.answers.items():
+                yield from remaining_results(name, one, self.written, self.rows, whole, draws)
 
     def _ceilings(self, mix: Mix) -> Iterator[Result]:
         if self.known is not None:
@@ -250,10 +264,11 @@ def _notes(
             "No row has several samples in output_tokens, so the noise ceiling, the best that any "
             "predictor could reach, is not known."
         )
-    censored = float(rows.truth_censored.mean())
+    censored = int(rows.truth_censored.sum())
     if censored:
         notes.append(
-            f"{censored:.1%} of the answers were stopped by a limit; they are scored up to it."
+            f"{censored / len(rows):.1%} of the answers were stopped by a limit; they are scored "
+            f"up to it. The scores of what is left of an answer leave these {censored:,} rows out."
         )
     for name, answer in answers.items():
         strange = 0 if answer.unseen is None else int(answer.unseen.sum())

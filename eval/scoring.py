@@ -10,6 +10,7 @@ from lengthpred import metrics
 from lengthpred.artifact import unseen_models
 from lengthpred.base import Detector, FloatArray, IntArray, Predictor
 from lengthpred.data.table import Rows
+from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import DataError
 from lengthpred.eval.bootstrap import Resamples, interval
 from lengthpred.eval.mixes import Mix
@@ -42,18 +43,20 @@ BATCH = 1024
 class Answers:
     """What a predictor said of n rows, reduced to what scores need.
 
-    median  float64 (n,), in tokens
-    mean    float64 (n,), in tokens
-    losses  float64 (n, len(metrics.LOSSES))
-    pit     float64 (n,): the truth's place in its distribution, from 0 to 1 (`metrics.pit`)
-    unseen  float64 (n,): 1 where the predictor was not trained on the row's target model; None
-            when it does not say which models it was trained on
+    median     float64 (n,), in tokens
+    mean       float64 (n,), in tokens
+    losses     float64 (n, len(metrics.LOSSES))
+    pit        float64 (n,): the truth's place in its distribution, from 0 to 1 (`metrics.pit`)
+    remaining  float64 (n, m): the median of what is left at each of m moments, in tokens
+    unseen     float64 (n,): 1 where the predictor was not trained on the row's target model; None
+               when it does not say which models it was trained on
     """
 
     median: FloatArray
     mean: FloatArray
     losses: FloatArray
     pit: FloatArray
+    remaining: FloatArray
     unseen: FloatArray | None
 
 
@@ -73,14 +76,17 @@ class Score:
 Scores = Mapping[str, Score]
 
 
-def ask(name: str, predictor: Predictor, rows: Rows, uniform: FloatArray) -> Answers:
+def ask(
+    name: str, predictor: Predictor, rows: Rows, uniform: FloatArray, written: IntArray
+) -> Answers:
     """Ask for every row once, some at a time, so that memory does not grow with the rows.
 
-    `uniform` (n,) are the draws of the randomised PIT. Raises DataError when the predictor does
-    not answer with one distribution for each request.
+    `uniform` (n,) are the draws of the randomised PIT, `written` (n, m) the tokens that exist at
+    the moments of `Answers.remaining`. Raises DataError when the predictor does not answer with one
+    distribution for each request.
     """
     truth, censored = rows.truth, rows.truth_censored
-    medians, means, losses, places = [], [], [], []
+    medians, means, losses, places, remaining = [], [], [], [], []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         dist = predictor.predict(rows.requests[part])
@@ -93,14 +99,23 @@ def ask(name: str, predictor: Predictor, rows: Rows, uniform: FloatArray) -> Ans
         means.append(dist.mean())
         losses.append(metrics.losses(dist, truth[part], censored[part], uniform[part]))
         places.append(metrics.pit(dist, truth[part], censored[part], uniform[part]))
+        remaining.append(_left(dist, written[part]))
     strange = unseen_models(predictor, rows.requests)
     return Answers(
         np.concatenate(medians),
         np.concatenate(means),
         np.concatenate(losses),
         np.concatenate(places),
+        np.concatenate(remaining),
         None if strange is None else strange.astype(np.float64),
     )
+
+
+def _left(dist: LengthDistribution, written: IntArray) -> FloatArray:
+    """The median of what is left when so many tokens exist, (n, m), all moments at once."""
+    rows = np.repeat(np.arange(len(dist)), written.shape[1])
+    total = dist[rows].given(written.ravel()).median()
+    return total.reshape(written.shape) - written
 
 
 def score(answers: Answers, rows: Rows, mix: Mix, draws: Resamples) -> dict[str, Score]:
@@ -125,15 +140,21 @@ def score(answers: Answers, rows: Rows, mix: Mix, draws: Resamples) -> dict[str,
 
 
 def order_of(
-    predicted: FloatArray, truth: IntArray, censored: npt.NDArray[np.bool_], draws: Resamples
+    predicted: FloatArray,
+    truth: IntArray,
+    censored: npt.NDArray[np.bool_],
+    draws: Resamples,
+    among: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Score]:
-    """tau and pairwise_accuracy of a point for each row, (n,).
+    """tau and pairwise_accuracy of a point for each row, (n,); of the rows `among` them, if given.
 
     They are sums over pairs. Over a draw they are expanded to first order around the rows as they
     are, so that one pass over the rows serves all draws; a draw's repeated rows, which tie with
     themselves, then do not pull tau down.
     """
-    terms = metrics.order_terms(predicted, truth, censored)
+    counted = np.ones(len(truth), bool) if among is None else among
+    terms = np.zeros((len(truth), 5))
+    terms[counted] = metrics.order_terms(predicted[counted], truth[counted], censored[counted])
     total = terms.sum(axis=0)
     values = metrics.order_scores(*total)
     replicates = metrics.order_scores(*(2 * draws.sums(terms) - total).T)

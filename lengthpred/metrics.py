@@ -40,7 +40,7 @@ METRICS = ("tau", "tau_mean", "pairwise_accuracy", "median_ae", *LOSSES)
 DETECTOR_METRICS = ("auroc", "fpr_at_95_tpr", "false_alarm_rate")
 CALIBRATION = {f"calibration_{percent}": percent / 100 for percent in range(10, 100, 10)}
 """The share of truths at or below a predicted quantile, by `pit`, and what it should be."""
-HIGHER_IS_BETTER = frozenset({"tau", "tau_mean", "pairwise_accuracy", "auroc"})
+HIGHER_IS_BETTER = frozenset({"tau", "tau_mean", "pairwise_accuracy", "remaining_tau", "auroc"})
 
 
 def scores(

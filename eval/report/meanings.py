@@ -13,6 +13,9 @@ MEANINGS = {
     "pinball 90": "Loss of the predicted 90 % quantile: 0.9 tokens for each token that it is too "
     "low, 0.1 for each that it is too high.",
     "coverage 80": "Share of true lengths inside the predicted central 80 % interval.",
+    "what is left": "The rest of an answer, given what exists of it: the error of its predicted "
+    "median, and the order by that where requests are at mixed progress.",
+    "naive rule": "Predicted total less what exists, at least 0, and never asked again.",
     "interval": "The middle 95 % over resamples of whole conversations, the same for all "
     "predictors; in a simulation, Student's interval of the mean over draws.",
     "out of distribution (OOD)": "Requests of a kind that the training data does not have.",

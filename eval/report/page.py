@@ -13,6 +13,7 @@ from lengthpred.eval.report.layout import Parts, write_page
 from lengthpred.eval.report.lookup import Replays, Scores
 from lengthpred.eval.report.panels import Table
 from lengthpred.eval.report.queue import simulation_panels
+from lengthpred.eval.report.remaining import remaining_parts
 from lengthpred.eval.report.tables import score_tables, simulation_tables
 from lengthpred.eval.report.theme import Looks
 from lengthpred.eval.report.timeline import replay_panels
@@ -87,6 +88,9 @@ def _comparison_sections(
     answers = list(answer_panels(comparison, scores, looks))
     if answers:
         yield "Answers", answers
+    left = list(remaining_parts(scores, looks))
+    if left:
+        yield "While an answer grows", left
     tables: list[Table] = list(score_tables(scores))
     best = (
         scores.best("pairwise_accuracy", scores.splits[0], scores.predictors)

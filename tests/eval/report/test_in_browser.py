@@ -63,7 +63,7 @@ def requested(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-@pytest.mark.parametrize(("which", "plots"), [("report", 16), ("experiment", 7)])
+@pytest.mark.parametrize(("which", "plots"), [("report", 18), ("experiment", 7)])
 def test_all_plots_are_drawn_without_a_word_and_without_network(
     page: Page, request: pytest.FixtureRequest, which: str, plots: int, width: int
 ) -> None:
