@@ -15,6 +15,7 @@ __all__ = ["DETECTORS", "PREDICTORS", "available", "resolve"]
 PREDICTORS = {
     "boosted": "lengthpred.models.boosted:Boosted",
     "cascade": "lengthpred.models.cascade:Cascade",
+    "conformal": "lengthpred.models.conformal:Conformal",
     "constant": "lengthpred.models.controls:Constant",
     "histogram": "lengthpred.models.histogram:Histogram",
     "prompt-length": "lengthpred.models.controls:PromptLength",

@@ -12,6 +12,7 @@ from lengthpred.artifact import Storable
 from lengthpred.base import Request
 from lengthpred.data.table import Rows
 from lengthpred.models.cascade import Cascade
+from lengthpred.models.conformal import Conformal
 from lengthpred.models.controls import fit_constant, fit_prompt_length
 from lengthpred.training import boosted, detectors, histogram, slm, slm_states
 from lengthpred.training.settings import (
@@ -86,6 +87,13 @@ def _cascade(rows: Rows, held: Rows) -> Storable:
     return Cascade(primary, detector, fit_prompt_length(rows), alpha=0.5)
 
 
+def _conformal(rows: Rows, held: Rows) -> Storable:
+    settings = BoostedSettings(bits=10, trees=20, leaves=7)
+    made = Conformal(boosted.train(rows, held, settings, np.random.default_rng(0)))
+    made.correct(held.requests, held.truth * 2, held.truth_censored)
+    return made
+
+
 def _slm(rows: Rows, held: Rows) -> Storable:
     settings = SlmSettings(backend="recorded", samples=str(recorded_samples()), n=2, cap=900)
     return slm.train(numbered(rows), held, settings, np.random.default_rng(0))
@@ -99,6 +107,7 @@ def _slm_states(rows: Rows, held: Rows) -> Storable:
 BUILDERS: dict[str, Callable[[Rows, Rows], Storable]] = {
     "boosted": _boosted,
     "cascade": _cascade,
+    "conformal": _conformal,
     "constant": lambda rows, held: fit_constant(rows),
     "histogram": _histogram,
     "knn": _knn,

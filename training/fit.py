@@ -16,6 +16,7 @@ from lengthpred.metrics import scores
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import (
     BoostedSettings,
+    ConformalSettings,
     DetectorSettings,
     HistogramSettings,
     Settings,
@@ -49,6 +50,7 @@ class Kind:
 
 KINDS = {
     "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
+    "conformal": Kind("lengthpred.training.conformal", ConformalSettings),
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
     "slm": Kind("lengthpred.training.slm", SlmSettings),

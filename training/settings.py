@@ -15,6 +15,7 @@ from lengthpred.models.backends.base import Source
 
 __all__ = [
     "BoostedSettings",
+    "ConformalSettings",
     "DetectorSettings",
     "HistogramSettings",
     "Settings",
@@ -64,6 +65,18 @@ class BoostedSettings(Settings):
     row_sample: Annotated[float, Field(gt=0, le=1)] = 0.8
     l2: Annotated[float, Field(ge=0)] = 5.0
     min_leaf_rows: Annotated[int, Field(ge=1)] = 30
+
+
+class ConformalSettings(Settings):
+    """Of the correction of an artifact's intervals: `base` is its folder.
+
+    warm: the calibration rows are observed, in their order; else nothing is corrected yet.
+    """
+
+    base: str
+    half_life: Positive = 150.0
+    strength: Positive = 30.0
+    warm: bool = True
 
 
 class DetectorSettings(Settings):
