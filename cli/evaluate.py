@@ -48,8 +48,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="DIR...",
-            help="Artifacts, or controls by name: constant, prompt-length, oracle, oracle-noise, "
-            "samples-mean, samples-max.",
+            help="Artifacts (a folder, or ORG/NAME on the hub), or controls by name: constant, "
+            "prompt-length, oracle, oracle-noise, samples-mean, samples-max.",
         ),
     ],
     data: Annotated[Path, typer.Option(help="The table to evaluate on.")],

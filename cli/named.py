@@ -1,4 +1,4 @@
-"""Predictors as a user names them: folders of artifacts, and controls by name."""
+"""Predictors as a user names them: artifacts in folders and on the hub, and controls by name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lengthpred.base import Detector, Predictor
     from lengthpred.data.table import Rows
 
-__all__ = ["fitted", "is_control", "labels", "load_named", "parse_ratios"]
+__all__ = ["fitted", "is_control", "labels", "load_named", "parse_ratios", "say_origin"]
 
 
 def parse_ratios(text: str) -> list[float]:
@@ -37,19 +37,29 @@ def is_control(name: str) -> bool:
 
 
 def load_named(name: str) -> "Predictor | Detector":
-    """The predictor or detector in the folder `name`; raises ArtifactError as `load` does."""
+    """The predictor or detector that `name` means; raises ArtifactError as `load` does."""
     from lengthpred.artifact import load_storable
     from lengthpred.eval.controls import CONTROLS
+    from lengthpred.hub.names import hub_name
 
-    if not Path(name).exists():
+    if not Path(name).exists() and hub_name(name) is None:
         raise ArtifactError(
             f"there is no folder '{name}', and no control of that name. "
             + did_you_mean(name, CONTROLS)
         )
     loaded = load_storable(name)
+    say_origin(loaded)
     if not hasattr(loaded, "predict") and not hasattr(loaded, "p_value"):
         raise ArtifactError(f"{name} holds a {loaded.kind}, which is no predictor and no detector")
     return cast("Predictor | Detector", loaded)
+
+
+def say_origin(loaded: object) -> None:
+    """Say of what came from the hub which commit it is."""
+    from lengthpred.cli.console import stderr
+
+    if origin := getattr(loaded, "origin", ""):
+        stderr.print(f"note: loaded {origin}", highlight=False, markup=False, soft_wrap=True)
 
 
 def labels(names: list[str]) -> dict[str, str]:

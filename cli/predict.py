@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import print_json, stderr, stdout
+from lengthpred.cli.named import say_origin
 from lengthpred.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def predict(
     text: Annotated[
         str | None, typer.Argument(metavar="[TEXT]", help="A prompt.", show_default=False)
     ] = None,
-    artifact: Annotated[str, typer.Option(help="The folder of a trained predictor.")] = "default",
+    artifact: Annotated[str, typer.Option(help="A predictor: DIR, or ORG/NAME.")] = "default",
     file: Annotated[
         Path | None,
         typer.Option(
@@ -58,10 +59,13 @@ def predict(
         raise SettingsError("--runner and --workers are for --file")
     count = check_runner(runner, workers)
     predictor = _load(artifact)
+    say_origin(predictor)
     if file is not None:
         batches = _batches(file)
         local = map(partial(_answered, predictor), batches)
-        _print_answers(local if runner == "local" else _over_ray(artifact, batches, count))
+        # Workers run in other folders, and a branch may move before they start.
+        place = getattr(predictor, "origin", "") or os.path.abspath(artifact)
+        _print_answers(local if runner == "local" else _over_ray(place, batches, count))
         return
     from lengthpred.base import Request
 
@@ -102,7 +106,7 @@ def _over_ray(
     """`_answered` for each batch, in order, by workers that load the artifact themselves."""
     from lengthpred.runner import in_order, over_ray
 
-    return in_order(over_ray(partial(_worker, os.path.abspath(artifact)), batches, workers))
+    return in_order(over_ray(partial(_worker, artifact), batches, workers))
 
 
 def _worker(artifact: str) -> Callable[[list["Request"]], tuple[list[dict[str, Any]], int]]:

@@ -35,6 +35,7 @@ from lengthpred.manifest import (
     sha256,
     to_json,
 )
+from lengthpred.sources import folder_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -68,10 +69,14 @@ class Contents:
 
 
 class Storable:
-    """What can be saved as an artifact: subclasses name their `kind` and describe themselves."""
+    """What can be saved as an artifact: subclasses name their `kind` and describe themselves.
+
+    origin  `org/name@commit` of what `load` took from the hub, else ""
+    """
 
     kind: ClassVar[str]
     card: Card = Card()
+    origin: str = ""
 
     def contents(self) -> Contents:
         """Everything that `from_contents` needs to make an equal one."""
@@ -116,10 +121,12 @@ def check_target(path: Path, *, force: bool) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Predictor:
-    """The predictor that the artifact at `path` holds.
+    """The predictor that the artifact at `path` holds: a folder, or a name on the hub.
 
-    Raises ArtifactError, naming the file, for what is no artifact, damaged, of an unknown kind,
-    or of a newer format.
+    A text `org/name` or `org/name@revision` that is no folder is fetched from the hub (extra
+    `hub`), all files of one commit, which the predictor's `origin` tells. Raises ArtifactError,
+    naming the file, for what is no artifact, damaged, of an unknown kind, or of a newer format, and
+    for what the hub does not give; MissingExtraError.
     """
     loaded = load_storable(path)
     if not hasattr(loaded, "predict"):
@@ -129,10 +136,16 @@ def load(path: str | os.PathLike[str]) -> Predictor:
 
 
 def load_storable(path: str | os.PathLike[str]) -> Storable:
-    """The predictor or detector that the artifact at `path` holds; raises as `load`."""
+    """The predictor or detector that the artifact at `path` holds; see `load`."""
+    with folder_of(path) as found:
+        loaded = _load(found.folder)
+    loaded.origin = found.origin
+    return loaded
+
+
+def _load(folder: Path) -> Storable:
     from lengthpred.registry import resolve
 
-    folder = Path(path)
     manifest = read_manifest(folder)
     try:
         cls = resolve(manifest.kind)
@@ -231,7 +244,7 @@ def _read(folder: Path, manifest: Manifest) -> Contents:
     except (KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder} is damaged: {error!r}") from error
     names = sorted({name.split("/")[0] for name in files if "/" in name})
-    parts = {name: load_storable(folder / name) for name in names}
+    parts = {name: _load(folder / name) for name in names}
     own = {name: data for name, data in files.items() if "/" not in name}
     return Contents(config, grid, arrays, own, parts)
 

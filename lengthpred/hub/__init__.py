@@ -1,0 +1,1 @@
+"""Predictors on the Hugging Face hub: named as `org/name` or `org/name@revision`."""
