@@ -158,6 +158,12 @@ def simulate_command(
         float | None,
         typer.Option(help="Order by this quantile of the length.", show_default=False),
     ] = None,
+    preemption_ratio: Annotated[
+        float,
+        typer.Option(
+            help="srpt: what has written this share of its predicted length is not preempted."
+        ),
+    ] = 0.8,
     experiment: Annotated[
         str | None,
         typer.Option(
@@ -264,7 +270,10 @@ def simulate_command(
         ood_ratios=(None,) if ood_ratio is None else tuple(parse_ratios(ood_ratio)),
         prediction="hide" if prediction_time is PredictionTime.HIDE else "charge",
         ordering=OrderingSettings(
-            max_overtake_s=max_overtake_s, prefill_weight=prefill_weight, quantile=quantile
+            max_overtake_s=max_overtake_s,
+            prefill_weight=prefill_weight,
+            quantile=quantile,
+            preemption_ratio=preemption_ratio,
         ),
     )
     table = Table(data)

@@ -83,8 +83,8 @@ def test_noisy_looks_together_beat_each_alone_and_none() -> None:
         seen = (np.cumsum(confused[true], axis=1) < rng.random((n, 1))).sum(axis=1)
         looks = confused[:, np.minimum(seen, BINS.bins - 1)].T
         now = smooth(now, generated, looks, BINS)
-        rivals = (prior.given(generated), smooth(prior, generated, looks, BINS))
-        rivals += (smooth(flat, generated, looks, BINS),)
+        rivals = [prior.given(generated)]
+        rivals += [smooth(alone, generated, looks, BINS) for alone in (prior, flat)]
         errors = [np.abs(d.median() - lengths)[met].mean() for d in (now, *rivals)]
         if generated >= 40:
             assert errors[0] < 0.9 * min(errors[1:]), generated

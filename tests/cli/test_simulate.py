@@ -60,6 +60,22 @@ def test_predictors_and_policies_may_follow_one_option(table: Path) -> None:
     assert {("gittins", "constant"), ("sjf", "constant"), ("gittins", "oracle")} <= arms
 
 
+def test_a_low_preemption_ratio_keeps_what_runs(table: Path) -> None:
+    asked = ("--predictor", "oracle", "--policy", "srpt", *SMALL, "--arrivals", "poisson")
+
+    def preempted(ratio: float) -> float:
+        more = ("--load", 1.5, "--preemption-ratio", ratio, "--json")
+        rows = json.loads(answered("simulate", "--data", table, *asked, *more)[0])["rows"]
+        (found,) = (
+            row["value"]
+            for row in rows
+            if (row["policy"], row["predictor"], row["metric"]) == ("srpt", "oracle", "preemptions")
+        )
+        return float(found)
+
+    assert 0 < 1.5 * preempted(0) < preempted(1)
+
+
 @pytest.mark.parametrize("engine", ["gang", "slices"])
 def test_other_engines(table: Path, engine: str) -> None:
     asked = ("--engine", engine, "--arrivals", "burst", "--json", *SMALL)
@@ -87,6 +103,7 @@ def test_step_times_are_fitted_to_measured_steps(table: Path, tmp_path: Path) ->
         (("--policy", "sjff"), "'sjff' is no policy. Did you mean 'sjf'?"),
         (("--predictor", "orcle"), "Did you mean 'oracle'?"),
         (("--arrivals", "trace"), "need the column arrival_s"),
+        (("--preemption-ratio", "1.5"), "preemption_ratio must lie between 0 and 1, not 1.5"),
         (("--kv-tokens", "64"), "does not fit into a KV cache of 64"),
         (("--step-times", "nowhere.csv"), "nowhere.csv has no measured steps"),
     ],
