@@ -23,7 +23,7 @@ def train(
         str,
         typer.Argument(
             metavar="KIND",
-            help="histogram, boosted, detector, sqlm, slm, slm-prefill or slm-states.",
+            help="histogram, boosted, ranker, detector, sqlm, slm, slm-prefill or slm-states.",
         ),
     ],
     data: Annotated[Path, typer.Option(help="The table to train on.")],

@@ -19,6 +19,7 @@ PREDICTORS = {
     "constant": "lengthpred.models.controls:Constant",
     "histogram": "lengthpred.models.histogram:Histogram",
     "prompt-length": "lengthpred.models.controls:PromptLength",
+    "ranker": "lengthpred.models.ranker:Ranker",
     "slm": "lengthpred.models.slm:GenerateAndCount",
     "slm-prefill": "lengthpred.models.slm_prefill:Prefill",
     "slm-states": "lengthpred.models.slm_states:StatedLength",

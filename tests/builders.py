@@ -14,11 +14,12 @@ from lengthpred.data.table import Rows
 from lengthpred.models.cascade import Cascade
 from lengthpred.models.conformal import Conformal
 from lengthpred.models.controls import fit_constant, fit_prompt_length
-from lengthpred.training import boosted, detectors, histogram, slm, slm_states
+from lengthpred.training import boosted, detectors, histogram, ranker, slm, slm_states
 from lengthpred.training.settings import (
     BoostedSettings,
     DetectorSettings,
     HistogramSettings,
+    RankerSettings,
     SlmSettings,
     SlmStatesSettings,
 )
@@ -69,6 +70,11 @@ def _boosted(rows: Rows, held: Rows) -> Storable:
     return boosted.train(rows, held, settings, np.random.default_rng(0))
 
 
+def _ranker(rows: Rows, held: Rows) -> Storable:
+    settings = RankerSettings(bits=10, trees=40, leaves=7)
+    return ranker.train(rows, held, settings, np.random.default_rng(0))
+
+
 def _knn(rows: Rows, held: Rows) -> Storable:
     settings = DetectorSettings(bits=10, dims=8)
     return detectors.train(rows, held, settings, np.random.default_rng(0))
@@ -113,6 +119,7 @@ BUILDERS: dict[str, Callable[[Rows, Rows], Storable]] = {
     "knn": _knn,
     "mahalanobis": _mahalanobis,
     "prompt-length": lambda rows, held: fit_prompt_length(rows),
+    "ranker": _ranker,
     "slm": _slm,
     "slm-states": _slm_states,
 }

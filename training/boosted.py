@@ -5,8 +5,8 @@ rule the fit. The booster's training rows get linear scores from models that did
 group (stacking; Wolpert, 1992): it would trust them too much otherwise.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,16 @@ from lengthpred.models.score_table import ScoreTable
 from lengthpred.survival import marginal
 from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
-from lengthpred.training.settings import BoostedSettings
+from lengthpred.training.settings import BoostedSettings, TreeSettings
 
-__all__ = ["rank_targets", "train"]
+__all__ = ["rank_targets", "train", "train_trees"]
 
 MIN_ROWS = 20
 MIN_TABLE_ROWS = 300
+
+B = TypeVar("B", bound=Boosted)
+# From features (n, features) and targets (n,) to LightGBM's parameters and its data set.
+Task = Callable[[npt.NDArray[np.float32], FloatArray], tuple[dict[str, Any], Any]]
 
 
 def train(
@@ -37,6 +41,31 @@ def train(
     on_progress: OnProgress = silent,
 ) -> Boosted:
     """Fit on `rows`, calibrate on `calibration`; the same seed gives the same bytes.
+
+    Raises DataError when there is too little to learn from.
+    """
+
+    def regression(
+        table: npt.NDArray[np.float32], targets: FloatArray
+    ) -> tuple[dict[str, Any], Any]:
+        import lightgbm
+
+        parameters = {"objective": "regression", "boosting": settings.booster}
+        return parameters, lightgbm.Dataset(table, targets)
+
+    return train_trees(Boosted, regression, rows, calibration, settings, rng, on_progress)
+
+
+def train_trees(
+    kind: type[B],
+    task: Task,
+    rows: Rows,
+    calibration: Rows,
+    settings: TreeSettings,
+    rng: np.random.Generator,
+    on_progress: OnProgress = silent,
+) -> B:
+    """A `kind` whose booster learns `task` from the features and the ranks of the lengths.
 
     Raises DataError when there is too little to learn from.
     """
@@ -52,12 +81,13 @@ def train(
     matrix = _matrix(tokens, settings.bits)
     linear, weights = _stacked(matrix, targets - mean, rows.groups, settings, rng, on_progress)
     table = features(rows.requests, tokens, linear, levels)
-    booster = _boost(table, targets, settings, int(rng.integers(2**31)), on_progress)
+    parameters, data = task(table, targets)
+    booster = _boost(parameters, data, settings, int(rng.integers(2**31)), on_progress)
     flat = _flat(LengthGrid(), rows)
-    scores = Boosted(booster, weights, levels, flat, flat).score(calibration.requests)
+    scores = kind(booster, weights, levels, flat, flat).score(calibration.requests)
     replied = np.array([bool(request.reply_tokens) for request in calibration.requests], bool)
     opening, following = (_table(calibration, scores, part) for part in (~replied, replied))
-    return Boosted(booster, weights, levels, opening, following)
+    return kind(booster, weights, levels, opening, following)
 
 
 def rank_targets(rows: Rows) -> FloatArray:
@@ -99,7 +129,7 @@ def _stacked(
     matrix: Any,
     targets: FloatArray,
     groups: npt.NDArray[np.int64],
-    settings: BoostedSettings,
+    settings: TreeSettings,
     rng: np.random.Generator,
     on_progress: OnProgress,
 ) -> tuple[FloatArray, npt.NDArray[np.float32]]:
@@ -128,17 +158,16 @@ def _ridge(matrix: Any, targets: FloatArray, alpha: float) -> npt.NDArray[np.flo
 
 
 def _boost(
-    table: npt.NDArray[np.float32],
-    targets: FloatArray,
-    settings: BoostedSettings,
+    task: dict[str, Any],
+    data: Any,
+    settings: TreeSettings,
     seed: int,
     on_progress: OnProgress,
 ) -> str:
     """The booster's text."""
     import lightgbm
 
-    parameters = {
-        "objective": "regression",
+    parameters = task | {
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.leaves,
         "feature_fraction": settings.column_sample,
@@ -153,7 +182,7 @@ def _boost(
     }
     booster = lightgbm.train(
         parameters,
-        lightgbm.Dataset(table, targets),
+        data,
         settings.trees,
         callbacks=[lambda env: on_progress("boosting", env.iteration + 1, settings.trees)],
     )

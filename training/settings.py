@@ -8,7 +8,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from lengthpred.errors import SettingsError, did_you_mean
 from lengthpred.models.backends.base import Source
@@ -18,12 +26,14 @@ __all__ = [
     "ConformalSettings",
     "DetectorSettings",
     "HistogramSettings",
+    "RankerSettings",
     "Settings",
     "SlmPrefillSettings",
     "SlmSettings",
     "SlmStatesSettings",
     "SourceSettings",
     "SqlmSettings",
+    "TreeSettings",
     "read_recipe",
 ]
 
@@ -48,8 +58,8 @@ class HistogramSettings(Settings):
     half_life: Positive = 20_000.0
 
 
-class BoostedSettings(Settings):
-    """Of the boosted predictor.
+class TreeSettings(Settings):
+    """Of what boosted and ranker share.
 
     bits: the linear model has 2**bits slots. alpha: its ridge penalty. folds: its scores for the
     booster's training rows come from models that did not see the row's group.
@@ -65,6 +75,32 @@ class BoostedSettings(Settings):
     row_sample: Annotated[float, Field(gt=0, le=1)] = 0.8
     l2: Annotated[float, Field(ge=0)] = 5.0
     min_leaf_rows: Annotated[int, Field(ge=1)] = 30
+
+
+class BoostedSettings(TreeSettings):
+    """Of the boosted predictor.
+
+    booster: "gbdt" boosts; "rf" is a random forest (Breiman, 2001): each tree is grown on a draw of
+    `row_sample` of the rows, the trees are averaged, and the learning rate counts for nothing.
+    """
+
+    booster: Literal["gbdt", "rf"] = "gbdt"
+
+    @field_validator("booster")
+    @classmethod
+    def _draws_rows(cls, booster: str, info: ValidationInfo) -> str:
+        if booster == "rf" and info.data.get("row_sample") == 1:
+            raise PydanticCustomError("rows", "a random forest needs a row_sample below 1")
+        return booster
+
+
+class RankerSettings(TreeSettings):
+    """Of the ranker: queues of at most `queue` requests are put in order of `levels` of length."""
+
+    learning_rate: Positive = 0.03
+    l2: Annotated[float, Field(ge=0)] = 0.5
+    queue: Annotated[int, Field(ge=2, le=10_000)] = 100
+    levels: Annotated[int, Field(ge=2, le=1024)] = 32
 
 
 class ConformalSettings(Settings):

@@ -17,6 +17,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "histogram": {},
     "boosted": {"bits": 8, "trees": 8, "leaves": 5},
     "detector": {"bits": 8, "dims": 4},
+    "ranker": {"bits": 8, "trees": 8, "leaves": 5},
     "sqlm": {
         "detector": {"bits": 8, "dims": 4},
         "boosted": {"bits": 8, "trees": 8, "leaves": 5},

@@ -68,6 +68,21 @@ def test_it_learns_that_one_model_writes_more() -> None:
     assert high > 1.5 * low
 
 
+def test_a_random_forest_averages_trees_and_does_not_shrink_them() -> None:
+    forest = SETTINGS.model_copy(update={"booster": "rf", "row_sample": 0.6})
+    rows, held, fresh = (synthetic_rows(n, seed) for seed, n in enumerate((800, 600, 600)))
+    trained = train(rows, held, forest, rng())
+    assert b"average_output" in trained.contents().files["booster.txt"]
+    scores = trained.score(fresh.requests)
+    assert metrics.tau(scores, fresh.truth) > 0.5
+    # A mean of leaves, each a mean of ranks; boosting with so small a step would stay near 1/2.
+    slow = forest.model_copy(update={"learning_rate": 1e-6})
+    assert (train(rows, held, slow, rng()).score(fresh.requests) == scores).all()
+    assert scores.min() < 0.3 and scores.max() > 0.7 and 0.45 < scores.mean() < 0.55
+    again = train(rows, held, forest, rng()).contents()
+    assert again.files == trained.contents().files
+
+
 def test_too_little_to_learn_from() -> None:
     rows = synthetic_rows(30)
     with pytest.raises(DataError, match="needs 20 rows with a prompt; there are 19"):
