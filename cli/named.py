@@ -55,11 +55,14 @@ def load_named(name: str) -> "Predictor | Detector":
 
 
 def say_origin(loaded: object) -> None:
-    """Say of what came from the hub which commit it is."""
+    """Say of what came from the hub which commit it is, and where it sends prompts."""
     from lengthpred.cli.console import stderr
 
     if origin := getattr(loaded, "origin", ""):
-        stderr.print(f"note: loaded {origin}", highlight=False, markup=False, soft_wrap=True)
+        source = getattr(getattr(loaded, "fallback", loaded), "source", None)
+        urls = ", ".join(getattr(source, "url", ()))
+        sends = f", which sends prompts to {urls}" if urls else ""
+        stderr.print(f"note: loaded {origin}{sends}", highlight=False, markup=False, soft_wrap=True)
 
 
 def labels(names: list[str]) -> dict[str, str]:

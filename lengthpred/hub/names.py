@@ -30,7 +30,10 @@ def parse_hub_name(name: str) -> HubName | None:
     >>> parse_hub_name("./name")
     """
     match = _NAME.fullmatch(name)
-    if match is None or ".." in name or "--" in match[1] or len(match[1]) > 96:
+    if match is None or ".." in name:
+        return None
+    # The hub has no others.
+    if "--" in match[1] or match[1].endswith(".git") or len(match[1]) > 96:
         return None
     return HubName(match[1], match[2] or "")
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,8 @@ class HubServer:
     """Serves `repos` on a free port while it is entered.
 
     asked lists "METHOD path" of what came; `status` is what all of it is answered with, if set;
-    sizes overrides the size that is told of a file.
+    sizes overrides the size that is told of a file; meanwhile holds what happens once after an
+    "info" and before a "commit" (others push, too).
     """
 
     def __init__(self) -> None:
@@ -85,6 +87,7 @@ class HubServer:
         self.asked: list[str] = []
         self.sizes: dict[str, int] = {}
         self.status = 0
+        self.meanwhile: dict[str, Callable[[], object]] = {}
 
     async def _note(self, request: Request, call_next: Any) -> Response:
         self.asked.append(f"{request.method} {request.url.path}")
@@ -108,6 +111,7 @@ class HubServer:
             {"rfilename": path, "size": self.sizes.get(path, len(data))}
             for path, data in repo.commits[sha].items()
         ]
+        self.meanwhile.pop("info", int)()
         told = {"id": f"{org}/{name}", "sha": sha, "private": repo.private, "siblings": siblings}
         return JSONResponse(told)
 
@@ -157,6 +161,7 @@ class HubServer:
     async def _commit(self, request: Request, org: str, name: str, revision: str) -> Response:
         repo = self.repos[f"{org}/{name}"]
         lines = [json.loads(line) for line in (await request.body()).splitlines()]
+        self.meanwhile.pop("commit", int)()
         files, message = dict(repo.files(revision)), ""
         for line in lines:
             value = line["value"]

@@ -8,9 +8,12 @@ import pytest
 from huggingface_hub import constants
 
 from lengthpred import Request, load
+from lengthpred.models.backends.base import Source
+from lengthpred.models.slm import GenerateAndCount, Generation
 from lengthpred.training.settings import SqlmSettings
 from lengthpred.training.sqlm import _fallback
 from tests.cli.commands import answered, artifact, refused
+from tests.data_files import lengthpred
 from tests.hub.server import TOKEN, HubServer
 from tests.training.tables import table_on_disk
 
@@ -54,6 +57,16 @@ def test_eval_and_simulate_take_it(pushed: str, tmp_path: Path) -> None:
     few = ("--requests", 50, "--draws", 1, "--arrivals", "burst", "--prediction-time", "none")
     out, err = answered("simulate", "--data", table, "--predictor", NAME, *few, "--json")
     assert f"note: loaded {pushed}\n" in err and '"lengths"' in out
+
+
+def test_a_server_that_gets_the_prompts_is_said(hub: HubServer, tmp_path: Path) -> None:
+    source = Source("openai", "small", ("http://127.0.0.1:9/v1",))
+    made = GenerateAndCount(source, Generation(), {}).save(tmp_path / "asking")
+    _, err = answered("push", made, NAME)
+    assert err.startswith("note: it sends prompts to http://127.0.0.1:9/v1")
+    code, _, err = lengthpred("predict", "poem", "--artifact", NAME)
+    assert code == 2
+    assert ", which sends prompts to http://127.0.0.1:9/v1\n" in err.splitlines(True)[0]
 
 
 def test_a_recipe_names_a_fallback_on_the_hub(pushed: str) -> None:

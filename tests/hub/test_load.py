@@ -16,7 +16,6 @@ from lengthpred import Request, load, registry
 from lengthpred.artifact import Card, Storable
 from lengthpred.errors import ArtifactError, MissingExtraError
 from lengthpred.hub import fetch
-from lengthpred.hub.names import HubName, hub_name, parse_hub_name
 from lengthpred.manifest import sha256, to_json
 from lengthpred.sources import folder_of
 from tests.builders import build
@@ -113,6 +112,17 @@ def test_a_branch_that_moves_is_asked_for_again(repo: Repo, tmp_path: Path) -> N
     first = origin_of(load(NAME))
     sha = repo.commit(files_of(build("constant"), tmp_path))
     assert origin_of(load(NAME)) == f"{NAME}@{sha}" != first
+
+
+def test_a_branch_that_moves_in_between_gives_files_of_one_commit(
+    repo: Repo, hub: HubServer, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    first = repo.branches["main"]
+    other = files_of(build("constant"), tmp_path)
+    hub.meanwhile["info"] = lambda: repo.commit(other)
+    loaded = load(NAME)
+    assert origin_of(loaded) == f"{NAME}@{first}" != f"{NAME}@{repo.branches['main']}"
+    assert loaded.kind == "histogram"  # type: ignore[attr-defined]
 
 
 def test_a_commit_in_the_cache_asks_nobody(repo: Repo, hub: HubServer) -> None:
@@ -278,19 +288,3 @@ def test_only_that_form_asks_the_network(repo: Repo, hub: HubServer) -> None:
         with pytest.raises(ArtifactError, match="is not an artifact"):
             load(name)
     assert not hub.asked
-
-
-def test_names() -> None:
-    assert parse_hub_name("org/na-me.v2@refs/pr/1") == HubName("org/na-me.v2", "refs/pr/1")
-    assert str(HubName("org/name", "main")) == "org/name@main" and str(HubName("a/b")) == "a/b"
-    for name in ("org/name@a..b", "org/a--b", f"org/{'n' * 97}", "org/name\n", "örg/name"):
-        assert parse_hub_name(name) is None
-
-
-def test_a_typo_in_a_path_is_no_name_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    assert hub_name("runs/boosted") is None
-    assert hub_name("runs/boosted@main") == HubName("runs/boosted", "main")

@@ -109,6 +109,15 @@ def test_the_same_again_is_no_new_commit_of_other_bytes(hub: HubServer, folder: 
     assert hub.repos[NAME].files() == before
 
 
+def test_two_at_once(hub: HubServer, folder: Path) -> None:
+    push(folder, NAME)
+    repo = hub.repos[NAME]
+    hub.meanwhile["commit"] = lambda: repo.commit({"manifest.json": b"theirs"})
+    with pytest.raises(ArtifactError, match="is not pushed: the hub refuses it: the branch moved"):
+        push(folder, NAME)
+    assert repo.files() == {"manifest.json": b"theirs"}
+
+
 def test_a_card_that_a_person_wrote_stays(hub: HubServer, folder: Path) -> None:
     push(folder, NAME)
     repo = hub.repos[NAME]
