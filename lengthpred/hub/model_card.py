@@ -2,22 +2,35 @@
 
 from lengthpred.hub.references import References
 from lengthpred.manifest import FORMAT_VERSION, Manifest
+from lengthpred.registry import resolve
 
-__all__ = ["CARD", "MARK", "model_card"]
+__all__ = ["CARD", "MARK", "model_card", "role_of"]
 
 CARD = "README.md"
 # Only a card that has it is replaced by the next push.
 MARK = "<!-- Written by `lengthpred push`; without this line, the next push keeps the file. -->"
 
-USE = """```python
+WHAT = {
+    "predictor": "Predicts how many tokens a language model's answer will have, before it runs.",
+    "detector": "Tells requests to a language model that are unlike those it was trained on.",
+}
+USE = {
+    "predictor": """```python
 from lengthpred import Request, load
 
 predictor = load("{repo}")
 predictor.predict([Request(prompt="Write a haiku about rivers")]).median()  # tokens
-```
+```""",
+    "detector": """```python
+from lengthpred import Request
+from lengthpred.artifact import load_storable
 
-`pip install 'lengthpred[hub]'` brings what that needs. `load("{repo}@COMMIT")` takes the same files
-each time."""
+detector = load_storable("{repo}")
+detector.p_value([Request(prompt="Write a haiku about rivers")])  # small where it is unlike them
+```""",
+}
+INSTALL = """`pip install 'lengthpred[hub]'` brings what that needs. `{repo}@COMMIT` as the name
+gives the same files each time."""
 METRICS = {
     "tau": "Kendall's tau-b of the median",
     "mae": "mean absolute error of the median, tokens",
@@ -31,19 +44,26 @@ def model_card(repo: str, manifest: Manifest, needs: References, license: str = 
 
     It has no clock in it: the same artifact gives the same card.
     """
+    role = role_of(manifest)
     licensed = [f"license: {license}"] if license else []
     head = ["---", "library_name: lengthpred", *licensed, "tags:", "- lengthpred"]
     parts = [
         "\n".join([*head, "- output-length-prediction", "---"]),
         MARK,
         f"# {repo.split('/')[1]}",
-        "Predicts how many tokens a language model's answer will have, before the model runs.",
-        USE.format(repo=repo),
+        WHAT[role],
+        USE[role].format(repo=repo),
+        INSTALL.format(repo=repo),
         _facts(manifest),
         *_scores(manifest),
         *_needs(needs),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def role_of(manifest: Manifest) -> str:
+    """What an artifact holds: a predictor or a detector."""
+    return "predictor" if hasattr(resolve(manifest.kind), "predict") else "detector"
 
 
 def _facts(manifest: Manifest) -> str:
@@ -52,7 +72,7 @@ def _facts(manifest: Manifest) -> str:
     rows = {
         "kind": _code(manifest.kind),
         "target models": models,
-        "lengths": f"{len(grid)} bins from {grid[0]:,}; the last begins at {grid[-1]:,} tokens",
+        "lengths": f"{len(grid) - 1} bins; the last, the overflow, begins at {grid[-2]:,} tokens",
         "trained with": f"lengthpred {manifest.library_version}, artifact format {FORMAT_VERSION}",
         "sha256 of the training data": _code(manifest.fingerprint) or "not recorded",
     }

@@ -9,7 +9,7 @@ from typing import Any
 from lengthpred.artifact import load_storable
 from lengthpred.errors import ArtifactError, SettingsError
 from lengthpred.hub.client import client, hub_errors
-from lengthpred.hub.model_card import CARD, MARK, model_card
+from lengthpred.hub.model_card import CARD, MARK, model_card, role_of
 from lengthpred.hub.names import COMMIT, HubName, parse_hub_name
 from lengthpred.hub.references import References, references
 from lengthpred.manifest import MANIFEST, is_inside, parse_json, read_manifest
@@ -95,7 +95,7 @@ def push(
                 *(hub.CommitOperationAdd(name, content) for name, content in adds.items()),
                 *(hub.CommitOperationDelete(name) for name in sorted(gone)),
             ],
-            commit_message=message or f"A {manifest.kind} predictor, by lengthpred",
+            commit_message=message or f"A {manifest.kind} {role_of(manifest)}, by lengthpred",
             revision=branch or None,
             # What was decided here holds for this state only.
             parent_commit=info.sha,

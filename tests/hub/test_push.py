@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from lengthpred import LengthGrid, Request, load
-from lengthpred.artifact import Card
+from lengthpred.artifact import Card, load_storable
 from lengthpred.errors import ArtifactError, SettingsError
 from lengthpred.hub.model_card import MARK, model_card
 from lengthpred.hub.push import push
@@ -69,6 +69,7 @@ def test_the_model_card(hub: HubServer, folder: Path) -> None:
     for words in (
         'load("org/lengths")',
         "| kind | `histogram` |",
+        "| lengths | 83 bins; the last, the overflow, begins at 32,768 tokens |",
         "| target models | `org/model-a`, `b/'x'` |",
         f"| sha256 of the training data | `{'f' * 64}` |",
         "| `tau` | Kendall's tau-b of the median | 0.5123 |",
@@ -78,6 +79,14 @@ def test_the_model_card(hub: HubServer, folder: Path) -> None:
         assert words in card, words
     assert "What it needs besides" not in card
     assert model_card(NAME, read_manifest(folder), References()).count("license") == 0
+
+
+def test_a_detector(hub: HubServer, tmp_path: Path) -> None:
+    pushed = push(build("knn").save(tmp_path / "knn"), NAME)
+    assert hub.repos[NAME].messages[-1] == "A knn detector, by lengthpred"
+    card = hub.repos[NAME].files()["README.md"].decode()
+    assert 'load_storable("org/lengths")' in card and ".predict(" not in card
+    assert getattr(load_storable(str(pushed.name)), "origin", "") == str(pushed.name)
 
 
 def test_a_second_push_replaces_the_first(hub: HubServer, folder: Path, tmp_path: Path) -> None:
