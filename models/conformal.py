@@ -19,7 +19,7 @@ from lengthpred.base import IntArray, Observer, Predictor, Refiner, Request
 from lengthpred.distribution import LengthDistribution
 from lengthpred.models.recalibration import LEVELS, Recalibration
 
-__all__ = ["Conformal", "RefiningConformal"]
+__all__ = ["Conformal", "RefiningConformal", "paths_of"]
 
 REMEMBERED = 4_096
 
@@ -52,6 +52,11 @@ class Conformal(Storable):
         # Replaced, never changed: a thread that predicts holds the one that it began with.
         self._first = Recalibration(half_life, strength)
         self._lock = threading.Lock()
+
+    @property
+    def correction(self) -> Recalibration:
+        """Of first answers, as it is now."""
+        return self._first
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:
         """See `lengthpred.Predictor`; raises what the base raises."""

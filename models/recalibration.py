@@ -46,7 +46,10 @@ class Recalibration:
     """
 
     def __init__(
-        self, half_life: float, strength: float, cells: Mapping[Path, FloatArray] | None = None
+        self,
+        half_life: float = 150.0,
+        strength: float = 30.0,
+        cells: Mapping[Path, FloatArray] | None = None,
     ) -> None:
         if not (half_life > 0 and strength > 0):
             raise ValueError("half_life and strength must be above 0")
