@@ -102,7 +102,8 @@ def run_experiment(
 
 def _recipe(path: Path | None, samples: Path) -> "SqlmSettings":
     """Settings of S-QLM with the recorded samples for its small model."""
-    from lengthpred.training.settings import SlmSettings, SqlmSettings, read_recipe
+    from lengthpred.training.recipe import read_recipe
+    from lengthpred.training.settings import SlmSettings, SqlmSettings
 
     own = read_recipe(path, "sqlm", SqlmSettings)
     recorded = {"backend": "recorded", "samples": str(samples)}

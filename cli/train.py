@@ -23,7 +23,8 @@ def train(
         str,
         typer.Argument(
             metavar="KIND",
-            help="histogram, boosted, ranker, detector, sqlm, slm, slm-prefill or slm-states.",
+            help="histogram, boosted, ranker, encoder, distilled, average, conformal, detector, "
+            "sqlm, slm, slm-prefill or slm-states.",
         ),
     ],
     data: Annotated[Path, typer.Option(help="The table to train on.")],
@@ -37,6 +38,18 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An artifact to learn from (distilled); may be repeated.", show_default=False
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table of prompts that the teacher is asked about, too.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the artifact at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -44,6 +57,9 @@ def train(
     """Train a predictor or a detector on a table of past requests."""
     from lengthpred.training.fit import fit
 
+    told: dict[str, object] = {"teacher": [str(path) for path in teacher]} if teacher else {}
+    if unlabelled is not None:
+        told["unlabelled"] = str(unlabelled)
     with told_at_the_end(), progress() as bar:
         task = bar.add_task("training")
         trained = fit(
@@ -52,6 +68,7 @@ def train(
             out,
             calibration=calibration,
             recipe=recipe,
+            told=told,
             seed=seed,
             force=force,
             on_progress=lambda step, done, total: bar.update(

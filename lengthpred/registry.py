@@ -13,10 +13,13 @@ from lengthpred.errors import ArtifactError, LengthPredError, SettingsError, did
 __all__ = ["DETECTORS", "PREDICTORS", "available", "resolve"]
 
 PREDICTORS = {
+    "average": "lengthpred.models.average:Average",
     "boosted": "lengthpred.models.boosted:Boosted",
     "cascade": "lengthpred.models.cascade:Cascade",
     "conformal": "lengthpred.models.conformal:Conformal",
     "constant": "lengthpred.models.controls:Constant",
+    "distilled": "lengthpred.models.distilled:Distilled",
+    "encoder": "lengthpred.models.encoder:Encoder",
     "histogram": "lengthpred.models.histogram:Histogram",
     "prompt-length": "lengthpred.models.controls:PromptLength",
     "ranker": "lengthpred.models.ranker:Ranker",

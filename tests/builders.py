@@ -3,27 +3,32 @@
 Whoever adds a kind adds a line to `BUILDERS`; tests/test_conformance.py fails until then.
 """
 
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from lengthpred.artifact import Storable
 from lengthpred.base import Request
 from lengthpred.data.table import Rows
+from lengthpred.models.average import Average
 from lengthpred.models.cascade import Cascade
 from lengthpred.models.conformal import Conformal
 from lengthpred.models.controls import fit_constant, fit_prompt_length
-from lengthpred.training import boosted, detectors, histogram, ranker, slm, slm_states
+from lengthpred.training import boosted, detectors, distilled, histogram, ranker, slm, slm_states
 from lengthpred.training.settings import (
     BoostedSettings,
     DetectorSettings,
+    DistilledSettings,
     HistogramSettings,
     RankerSettings,
     SlmSettings,
     SlmStatesSettings,
 )
 from tests.small_models import numbered, recorded_samples, stating_url
+from tests.tiny_encoders import small_encoder
 
 __all__ = ["BUILDERS", "ELSEWHERE", "build", "synthetic_rows"]
 
@@ -110,11 +115,25 @@ def _slm_states(rows: Rows, held: Rows) -> Storable:
     return slm_states.train(rows, held, settings, np.random.default_rng(0))
 
 
+def _average(rows: Rows, held: Rows) -> Storable:
+    return Average([fit_prompt_length(rows), fit_constant(rows)])
+
+
+def _distilled(rows: Rows, held: Rows) -> Storable:
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = small_encoder(rows, held).save(Path(folder, "teacher"))
+        settings = DistilledSettings(teacher=[str(teacher)], bits=10, trees=20, leaves=7)
+        return distilled.train(rows, held, settings, np.random.default_rng(0))
+
+
 BUILDERS: dict[str, Callable[[Rows, Rows], Storable]] = {
+    "average": _average,
     "boosted": _boosted,
     "cascade": _cascade,
     "conformal": _conformal,
     "constant": lambda rows, held: fit_constant(rows),
+    "distilled": _distilled,
+    "encoder": small_encoder,
     "histogram": _histogram,
     "knn": _knn,
     "mahalanobis": _mahalanobis,

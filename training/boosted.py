@@ -23,7 +23,7 @@ from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import BoostedSettings, TreeSettings
 
-__all__ = ["rank_targets", "train", "train_trees"]
+__all__ = ["rank_targets", "regression", "train", "train_trees"]
 
 MIN_ROWS = 20
 MIN_TABLE_ROWS = 300
@@ -44,16 +44,19 @@ def train(
 
     Raises DataError when there is too little to learn from.
     """
+    return train_trees(Boosted, regression(settings), rows, calibration, settings, rng, on_progress)
 
-    def regression(
-        table: npt.NDArray[np.float32], targets: FloatArray
-    ) -> tuple[dict[str, Any], Any]:
+
+def regression(settings: BoostedSettings) -> Task:
+    """The task of predicting the target itself."""
+
+    def task(table: npt.NDArray[np.float32], targets: FloatArray) -> tuple[dict[str, Any], Any]:
         import lightgbm
 
         parameters = {"objective": "regression", "boosting": settings.booster}
         return parameters, lightgbm.Dataset(table, targets)
 
-    return train_trees(Boosted, regression, rows, calibration, settings, rng, on_progress)
+    return task
 
 
 def train_trees(
@@ -64,17 +67,19 @@ def train_trees(
     settings: TreeSettings,
     rng: np.random.Generator,
     on_progress: OnProgress = silent,
+    targets: FloatArray | None = None,
 ) -> B:
     """A `kind` whose booster learns `task` from the features and the ranks of the lengths.
 
-    Raises DataError when there is too little to learn from.
+    targets: what it learns instead of the ranks, (n,), of rows that all have a prompt. Raises
+    DataError when there is too little to learn from.
     """
     rows = rows.take([bool(request.prompt) for request in rows.requests])
     if len(rows) < MIN_ROWS:
         raise DataError(f"training needs {MIN_ROWS} rows with a prompt; there are {len(rows)}")
     if len(calibration) < MIN_ROWS:
         raise DataError(f"calibration needs {MIN_ROWS} rows; there are {len(calibration)}")
-    targets = rank_targets(rows)
+    targets = rank_targets(rows) if targets is None else targets
     mean = float(targets.mean())
     levels = _levels(rows, targets - mean)
     tokens = [text_features.words(request.prompt) for request in rows.requests]

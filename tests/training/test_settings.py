@@ -7,11 +7,11 @@ import pytest
 from lengthpred.errors import SettingsError
 from lengthpred.models.backends.base import Source
 from lengthpred.training.fit import KINDS
+from lengthpred.training.recipe import read_recipe
 from lengthpred.training.settings import (
     BoostedSettings,
     SourceSettings,
     SqlmSettings,
-    read_recipe,
 )
 from tests.training.tables import QUICK, write_recipe
 

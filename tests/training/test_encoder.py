@@ -1,0 +1,247 @@
+"""The encoder trained for real: a tiny transformer in torch, exported and run by ONNX Runtime."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lengthpred import LengthGrid, load
+from lengthpred.data.table import Rows
+from lengthpred.errors import LengthPredError, MissingExtraError, SettingsError
+from lengthpred.metrics import scores, tau
+from lengthpred.models.encoder import Encoder
+from lengthpred.training.settings import EncoderSettings
+from tests.builders import synthetic_rows
+from tests.data_files import lengthpred
+from tests.tiny_encoders import torch_encoder
+from tests.training.tables import table_on_disk
+
+pytestmark = pytest.mark.slow
+FAST = {"tokens": 32, "context_tokens": 0, "learning_rate": 3e-3, "head_learning_rate": 3e-3}
+HEADS: dict[str, Mapping[str, Any]] = {
+    "distribution": {},
+    "point": {"head": "point"},
+    "classes": {"head": "classes", "classes": 6},
+    "listmle": {"head": "listmle"},
+    "pairwise": {"head": "pairwise"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return torch_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def trained(folder: Path, rows: Rows, seed: int = 0, **settings: Any) -> Encoder:
+    from lengthpred.training.encoder import train
+
+    asked = EncoderSettings.model_validate(
+        {"encoder": str(folder), **FAST, "epochs": 4, **settings}
+    )
+    return train(rows, synthetic_rows(1000, 2), asked, np.random.default_rng(seed))
+
+
+@cache
+def example(folder: Path, head: str) -> Encoder:
+    """Of the text alone: the numbers tell these synthetic rows' first word, too.
+
+    In float32: so narrow a network does not bear eight bits.
+    """
+    return trained(folder, synthetic_rows(2000, 1), numbers=False, int8=False, **HEADS[head])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_each_head_learns_the_order_and_keeps_its_promise(head: str, folder: Path) -> None:
+    test = synthetic_rows(2000, 3)
+    answer = example(folder, head).predict(test.requests)
+    found = scores(answer, test.truth, test.truth_censored, np.random.default_rng(0))
+    # The truth of these rows: the first word's mean; what is left is noise.
+    words = [request.prompt.split()[0] for request in test.requests]
+    means = {word: np.median(test.truth[np.array(words) == word]) for word in set(words)}
+    best = tau([means[word] for word in words], test.truth)
+    assert found["tau"] > 0.9 * best
+    assert 0.76 < found["coverage_80"] < 0.84
+
+
+def test_eight_bits_are_a_third_of_the_size_and_say_the_same(folder: Path) -> None:
+    exact = trained(folder, synthetic_rows(600, 1), int8=False)
+    small = trained(folder, synthetic_rows(600, 1))
+    assert len(small.graph) < 0.6 * len(exact.graph)
+    requests = synthetic_rows(300, 3).requests
+    apart = exact.predict(requests).median() / small.predict(requests).median()
+    assert np.median(np.abs(np.log(apart))) < 0.1
+
+
+def test_a_graph_that_is_not_the_network_is_refused(folder: Path) -> None:
+    import torch
+
+    from lengthpred.training.export import INPUTS, check_parity
+
+    class Wrong(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, input_ids: Any, *others: Any) -> Any:
+            return torch.full((len(input_ids), 1), 0.5)
+
+    rows = {name: np.zeros((2, 3), np.int64) for name in INPUTS}
+    close, far = (np.full((2, 1), value, np.float32) for value in (0.5005, 0.502))
+    assert check_parity(Wrong(), lambda: close, rows) == pytest.approx(5e-4, rel=0.01)
+    with pytest.raises(LengthPredError, match=r"differs from the trained network by 0\.002"):
+        check_parity(Wrong(), lambda: far, rows)
+
+
+def test_fewer_layers_are_evenly_spread(folder: Path) -> None:
+    from lengthpred.training.encoder_network import pretrained
+
+    whole = pretrained(EncoderSettings(encoder=str(folder), tokens=32, context_tokens=0))
+    half = pretrained(EncoderSettings(encoder=str(folder), tokens=32, context_tokens=0, layers=2))
+    kept = half.model.encoder.layer
+    assert len(kept) == 2
+    for mine, theirs in zip(kept, (1, 3), strict=True):
+        first = next(mine.parameters())
+        assert (first == next(whole.model.encoder.layer[theirs].parameters())).all()
+    assert len(trained(folder, synthetic_rows(200), layers=2, epochs=1).graph) < len(
+        trained(folder, synthetic_rows(200), epochs=1).graph
+    )
+
+
+def test_the_target_model_is_told_apart(folder: Path) -> None:
+    rows = synthetic_rows(2000, 1)
+    longer = np.array([request.model == "model-b" for request in rows.requests])
+    rows = replace(rows, lengths=np.where(longer, 4 * rows.lengths, rows.lengths))
+    encoder = trained(folder, rows)
+    asked = synthetic_rows(200, 4).requests
+    of = {
+        model: float(np.median(encoder.predict([replace(r, model=model) for r in asked]).median()))
+        for model in ("model-a", "model-b", "other")
+    }
+    assert of["model-b"] > 2 * of["model-a"]
+    assert of["model-a"] < of["other"] < of["model-b"]
+
+
+def test_stopped_answers_count_as_at_least(folder: Path) -> None:
+    """All answers are 200 tokens long; half of them were stopped at 20."""
+    rows = synthetic_rows(1000, 1)
+    stopped = np.random.default_rng(0).random(len(rows)) < 0.5
+    rows = replace(rows, lengths=np.where(stopped, 20, 200), censored=stopped)
+    for head in ("distribution", "point"):
+        outputs = trained(folder, rows, **HEADS[head]).outputs(rows.requests[:50])
+        likely = outputs.argmax(axis=1) if head == "distribution" else outputs[:, 0]
+        wanted = LengthGrid().index(200) if head == "distribution" else np.log1p(200)
+        assert np.abs(likely - wanted).max() < (3 if head == "distribution" else 1)
+
+
+def test_a_frozen_transformer_stays_as_it_is(folder: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    def words(encoder: Encoder) -> Any:
+        stored = onnx.load_from_string(encoder.graph).graph.initializer
+        return next(numpy_helper.to_array(t) for t in stored if "word_embeddings" in t.name)
+
+    rows = synthetic_rows(200)
+    frozen = [trained(folder, rows, s, int8=False, freeze=True, epochs=1) for s in (0, 1)]
+    moved = trained(folder, rows, int8=False, epochs=1)
+    assert (words(frozen[0]) == words(frozen[1])).all()
+    assert (words(frozen[0]) != words(moved)).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tokens": 100}, "reads 64 tokens at most"),
+        ({"layers": 9}, "has 4"),
+        ({"encoder": "/nowhere/at-all"}, "cannot be loaded"),
+    ],
+)
+def test_a_transformer_that_does_not_fit(settings: dict[str, Any], says: str, folder: Path) -> None:
+    with pytest.raises(SettingsError, match=says):
+        trained(folder, synthetic_rows(200), **settings)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from lengthpred.training import encoder_loop
+from lengthpred.training.fit import fit
+encoder_loop.CHECKPOINT_S = 0.0
+fit("encoder", Path(sys.argv[1]), Path(sys.argv[2]), recipe=Path(sys.argv[3]))
+"""
+
+
+def recipe(path: Path, folder: Path, **settings: Any) -> Path:
+    values = {"encoder": str(folder), **FAST, **settings}
+    path.write_text("\n".join(f"{k} = {v!r}".replace("True", "true") for k, v in values.items()))
+    return path
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
+    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1200))
+    toml = recipe(tmp_path / "r.toml", folder, epochs=3, precision="no")
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", SCRIPT, str(table), str(tmp_path / out), str(toml)]
+        return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    assert start("undisturbed").wait() == 0
+    process = start("killed")
+    kept = None
+    until = time.monotonic() + 120
+    while kept is None and process.poll() is None and time.monotonic() < until:
+        kept = next(tmp_path.glob(".killed.training-*[!w]"), None)
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and kept is not None
+    assert not (tmp_path / "killed").exists()
+    assert start("killed").wait() == 0
+    assert not list(tmp_path.glob(".killed.training-*"))
+    for name in ("encoder.onnx", "arrays.safetensors", "config.json"):
+        first, second = (tmp_path / out / name for out in ("undisturbed", "killed"))
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_two_processes_train_one_artifact(folder: Path, tmp_path: Path) -> None:
+    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1200))
+    toml = recipe(tmp_path / "r.toml", folder, epochs=3, device="cpu", precision="no")
+    launch = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", *launch.split(), "--mixed_precision", "no"),
+            *("--main_process_port", "0", "-m", "lengthpred.cli", "train", "encoder"),
+            *("--data", str(table), "--out", str(tmp_path / "out"), "--recipe", str(toml)),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("wrote ") == 1
+    test = synthetic_rows(500, 3)
+    assert tau(load(tmp_path / "out").predict(test.requests).median(), test.truth) > 0.4
+
+
+def test_the_command_prints_no_noise(folder: Path, tmp_path: Path) -> None:
+    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(300))
+    toml = recipe(tmp_path / "r.toml", folder, epochs=1)
+    code, out, err = lengthpred(
+        "train", "encoder", "--data", table, "--recipe", toml, "--out", tmp_path / "e", apart=True
+    )
+    assert code == 0, err
+    assert out.splitlines()[0].endswith("(encoder)")
+    assert "warning" not in err.lower(), err
+
+
+def test_torch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lengthpred.training.encoder import train
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"lengthpred\[torch\]"):
+        train(synthetic_rows(100), synthetic_rows(100), EncoderSettings(), np.random.default_rng(0))

@@ -1,0 +1,108 @@
+"""Makes the distilled predictor: boosted trees that learn what an encoder says of each prompt.
+
+A teacher's distribution says more of a prompt than the one answer that was written to it, and it
+says it of prompts without an answer, too (Hinton et al., "Distilling the Knowledge in a Neural
+Network", arXiv:1503.02531).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lengthpred.artifact import load
+from lengthpred.base import FloatArray, Predictor, Request
+from lengthpred.data.rows import Rows, joined, request_from_row
+from lengthpred.data.table import Table
+from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.errors import SettingsError
+from lengthpred.models.average import Average
+from lengthpred.models.distilled import Distilled
+from lengthpred.survival import marginal
+from lengthpred.training.boosted import rank_targets, regression, train_trees
+from lengthpred.training.progress import OnProgress, silent
+from lengthpred.training.settings import DistilledSettings
+
+__all__ = ["soft_ranks", "train"]
+
+ASKED = 500
+
+
+def train(
+    rows: Rows,
+    calibration: Rows,
+    settings: DistilledSettings,
+    rng: np.random.Generator,
+    on_progress: OnProgress = silent,
+) -> Distilled:
+    """Ask the teachers about `rows` and the unlabelled prompts, and fit trees to the average.
+
+    Calibrated on `calibration` as `boosted` is. Raises SettingsError without a teacher,
+    ArtifactError or DataError for what cannot be read.
+    """
+    if not settings.teacher:
+        raise SettingsError(
+            "distilling needs a teacher: add --teacher DIR, an artifact such as an encoder"
+        )
+    teacher = Average([load(path) for path in settings.teacher])
+    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    known = rank_targets(rows)
+    prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights)
+    labelled = len(rows)
+    if settings.unlabelled:
+        rows = joined([rows, _unlabelled(Path(settings.unlabelled), rows, settings, rng)])
+    targets = _asked(teacher, rows.requests, prior, on_progress)
+    share = settings.label_share
+    targets[:labelled] = (1 - share) * targets[:labelled] + share * known
+    return train_trees(
+        Distilled, regression(settings), rows, calibration, settings, rng, on_progress, targets
+    )
+
+
+def soft_ranks(answer: LengthDistribution, prior: FloatArray) -> FloatArray:
+    """The rank that each distribution expects among lengths of `prior` (bins,), (n,) in (0, 1)."""
+    middle = np.cumsum(prior) - prior / 2
+    ranks: FloatArray = answer.pmf.astype(np.float64) @ middle
+    return ranks
+
+
+def _asked(
+    teacher: Predictor, requests: Sequence[Request], prior: FloatArray, on_progress: OnProgress
+) -> FloatArray:
+    """The teacher's soft ranks of all requests, (n,), some at a time: its answers are large."""
+    ranks = np.zeros(len(requests))
+    for start in range(0, len(requests), ASKED):
+        on_progress("asking the teacher", start, len(requests))
+        answer = teacher.predict(requests[start : start + ASKED])
+        if answer.grid != LengthGrid():
+            raise SettingsError("the teacher answers on another grid than the default one")
+        ranks[start : start + ASKED] = soft_ranks(answer, prior)
+    return ranks
+
+
+def _unlabelled(
+    path: Path, rows: Rows, settings: DistilledSettings, rng: np.random.Generator
+) -> Rows:
+    """Prompts of a table that may have no lengths; groups are numbered after those of `rows`."""
+    table = Table(path, needs=("prompt",))
+    found = [request_from_row(row) for batch in table.batches() for row in batch.to_pylist()]
+    groups = table.groups() + (rows.groups.max() + 1 if len(rows) else 0)
+    kept = np.flatnonzero([bool(request.prompt) for request in found])
+    most = max(settings.max_rows - len(rows), 0)
+    if len(kept) > most:
+        kept = np.sort(rng.choice(kept, most, replace=False))
+    n = len(kept)
+    empty: dict[str, npt.NDArray[Any]] = {
+        name: np.zeros(n, values.dtype) for name, values in rows.columns.items()
+    }
+    # Their lengths are never read: the teacher's word stands for them.
+    return Rows(
+        requests=[found[i] for i in kept],
+        lengths=np.zeros(n, np.int64),
+        censored=np.ones(n, bool),
+        owner=np.arange(n),
+        groups=groups[kept],
+        columns=empty,
+    )

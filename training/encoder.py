@@ -1,0 +1,211 @@
+"""Makes the encoder: a pretrained transformer, fine-tuned to lengths, exported and calibrated."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lengthpred.base import FloatArray, IntArray, Request
+from lengthpred.data.table import Rows
+from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.errors import DataError, require
+from lengthpred.metrics import tau
+from lengthpred.models.encoder import Encoder, Readout, numbers
+from lengthpred.models.encoder_input import Reader
+from lengthpred.models.score_table import ScoreTable
+from lengthpred.survival import marginal
+from lengthpred.training.calibration import fit_score_table
+from lengthpred.training.encoder_loop import Examples, Loop
+from lengthpred.training.encoder_network import WHY, build, pretrained
+from lengthpred.training.encoder_targets import class_bins, class_lengths, first_answer, targets
+from lengthpred.training.export import INPUTS, check_parity, export, quantise
+from lengthpred.training.progress import OnProgress, silent
+from lengthpred.training.settings import EncoderSettings
+
+__all__ = ["fit_readout", "train"]
+
+MIN_ROWS = 50
+VALID_SHARE, VALID_ROWS = 0.08, 3000
+CALIBRATION_ROWS = 5000
+CHECKED_ROWS = 600
+INT8_LOSS = 0.01
+
+
+def train(
+    rows: Rows,
+    calibration: Rows,
+    settings: EncoderSettings,
+    rng: np.random.Generator,
+    on_progress: OnProgress = silent,
+    checkpoint: Path | None = None,
+) -> Encoder:
+    """Fine-tune on `rows`, a seeded part of which tells when to stop; calibrate on `calibration`.
+
+    checkpoint: a file that a killed run goes on from. Under `accelerate launch` all processes but
+    the first end here. Raises DataError when there is too little to learn from, SettingsError for
+    a transformer that cannot be had.
+    """
+    torch = require("torch", "torch", WHY)
+    require("onnxruntime", "torch", WHY)
+    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    calibration = calibration.take([bool(request.prompt) for request in calibration.requests])
+    if len(rows) < MIN_ROWS or len(calibration) < MIN_ROWS:
+        raise DataError(
+            f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
+            f"on; there are {len(rows)} and {len(calibration)}"
+        )
+    on_progress("loading the encoder", 0, 0)
+    found = pretrained(settings)
+    reader = Reader(found.tokenizer, settings.tokens, settings.context_tokens, found.pad)
+    models = sorted({request.model for request in rows.requests} - {""})
+    classes = class_bins(rows, settings)
+    picked = _valid(rows, rng)
+    seed = int(rng.integers(2**31))
+    on_progress("splitting prompts into tokens", 0, 0)
+    examples = [_examples(rows.take(part), reader, models, settings, classes)
+                for part in (~picked, picked)]  # fmt: skip
+    torch.manual_seed(seed)
+    table = examples[0].numbers
+    scale = np.array([table.mean(axis=0), np.maximum(table.std(axis=0), 1e-2)], np.float32)
+    start = first_answer(examples[0].targets, settings)
+    network = build(found.model, settings, scale, len(models), start)
+    if not Loop(network, settings, found.pad, seed, on_progress, checkpoint).run(*examples):
+        raise SystemExit(0)
+    on_progress("exporting the encoder", 0, 0)
+    held = calibration.sample(CALIBRATION_ROWS, rng)
+    graph = export(network, table.shape[1])
+    prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights).astype(np.float32)
+    meaning = class_lengths(rows, classes) if settings.head == "classes" else None
+    exact = _encoder(graph, reader, models, settings, prior, meaning)
+    _check(network, exact, held.requests[:64])
+    served = exact
+    if settings.int8:
+        served = _encoder(quantise(graph), reader, models, settings, prior, meaning)
+        served = _faithful(exact, served, held.sample(CHECKED_ROWS, rng))
+    on_progress("calibrating the encoder", 0, 0)
+    readout = fit_readout(served.outputs(held.requests), held, settings, prior, meaning)
+    return Encoder(served.graph, reader, models, readout)
+
+
+def fit_readout(
+    outputs: npt.NDArray[np.float32],
+    rows: Rows,
+    settings: EncoderSettings,
+    prior: npt.NDArray[np.float32],
+    meaning: npt.NDArray[np.float32] | None,
+) -> Readout:
+    """From a graph's outputs (n, k) on rows that it did not see to distributions.
+
+    Logits get the temperature of the highest likelihood (Guo et al., arXiv:1706.04599); scores get
+    a table.
+    """
+    grid = LengthGrid()
+    if settings.head in ("distribution", "classes"):
+        found = Readout(grid, "classes", prior, 1.0, meaning)
+        return Readout(grid, "classes", prior, _temperature(found, outputs, rows), meaning)
+    table = fit_score_table(
+        grid,
+        outputs[:, 0].astype(np.float64)[rows.owner],
+        rows.lengths,
+        rows.censored,
+        rows.weights,
+    )
+    return Readout(grid, "score", prior, table=table)
+
+
+def _temperature(readout: Readout, outputs: npt.NDArray[np.float32], rows: Rows) -> float:
+    optimise = require("scipy.optimize", "train", WHY)
+    bins = readout.grid.index(rows.lengths)
+    place = rows.owner, bins
+
+    def surprise(log: float) -> float:
+        pmf = Readout(readout.grid, "classes", readout.prior, float(np.exp(log)), readout.classes)(
+            outputs
+        ).astype(np.float64)
+        beyond = pmf[:, ::-1].cumsum(axis=1)[:, ::-1]
+        likely = np.where(rows.censored, beyond[place], pmf[place])
+        return float(-(rows.weights * np.log(np.maximum(likely, 1e-9))).sum())
+
+    best = optimise.minimize_scalar(surprise, bounds=(-1.5, 1.5), method="bounded")
+    return float(np.exp(best.x))
+
+
+def _valid(rows: Rows, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Which rows tell when to stop, (n,): whole groups."""
+    groups = np.unique(rows.groups)
+    share = min(VALID_SHARE, VALID_ROWS / len(rows))
+    most = max(1, round(share * len(groups)))
+    picked = rng.choice(groups, min(most, max(len(groups) - 1, 1)), replace=False)
+    return np.isin(rows.groups, picked)
+
+
+def _examples(
+    rows: Rows,
+    reader: Reader,
+    models: Sequence[str],
+    settings: EncoderSettings,
+    classes: IntArray,
+) -> Examples:
+    number = {model: i for i, model in enumerate(models, 1)}
+    return Examples(
+        reader.ids(rows.requests),
+        numbers(rows.requests),
+        np.array([number.get(request.model, 0) for request in rows.requests], np.int64),
+        targets(rows, settings, classes),
+    )
+
+
+def _encoder(
+    graph: bytes,
+    reader: Reader,
+    models: Sequence[str],
+    settings: EncoderSettings,
+    prior: npt.NDArray[np.float32],
+    meaning: npt.NDArray[np.float32] | None,
+) -> Encoder:
+    """One that is not calibrated yet, on the CPU, which every machine has."""
+    grid = LengthGrid()
+    if settings.head in ("distribution", "classes"):
+        readout = Readout(grid, "classes", prior, 1.0, meaning)
+    else:
+        flat = ScoreTable(grid, np.zeros(1), prior[None], prior)
+        readout = Readout(grid, "score", prior, table=flat)
+    return Encoder(graph, reader, models, readout, "cpu")
+
+
+def _check(network: Any, exact: Encoder, requests: Sequence[Request]) -> None:
+    """Hold the graph against torch, on a batch of requests of unlike lengths."""
+    rows = exact.reader.ids(requests)
+    ids, mask = exact.reader.padded(rows)
+    number = {model: i for i, model in enumerate(exact.models, 1)}
+    model = np.array([number.get(request.model, 0) for request in requests], np.int64)
+    fed: dict[str, npt.NDArray[Any]] = dict(
+        zip(INPUTS, (ids, mask, numbers(requests), model), strict=True)
+    )
+    check_parity(network, lambda: exact.outputs(requests), fed)
+
+
+def _faithful(exact: Encoder, quantised: Encoder, rows: Rows) -> Encoder:
+    """The quantised one, unless it orders requests worse; then a warning says so."""
+    known = rows.take(~rows.truth_censored)
+    taus = [tau(_order(encoder, known.requests), known.truth) for encoder in (exact, quantised)]
+    if taus[0] - taus[1] <= INT8_LOSS:
+        return quantised
+    warnings.warn(
+        f"eight bits cost {taus[0] - taus[1]:.3f} of tau ({taus[0]:.3f} before), more than "
+        f"{INT8_LOSS}: the graph stays in float32",
+        stacklevel=2,
+    )
+    return exact
+
+
+def _order(encoder: Encoder, requests: Sequence[Request]) -> FloatArray:
+    """What the encoder orders requests by, (n,)."""
+    outputs = encoder.outputs(requests)
+    if outputs.shape[1] == 1:
+        return outputs[:, 0].astype(np.float64)
+    found: FloatArray = LengthDistribution(LengthGrid(), encoder.readout(outputs)).median()
+    return found
