@@ -191,11 +191,13 @@ def seen_at(
     answer that was stopped was at risk up to the level where it was.
     """
     low, high = levels_of(smoothed(dist), lengths, censored)
-    first = np.clip(np.searchsorted(LEVELS, low, side="right") - 1, 0, len(LEVELS) - 2)
-    at = np.eye(len(LEVELS) - 1)[first]
-    width = (high - low)[:, None]
+    width = high - low
     overlap = np.minimum(high[:, None], LEVELS[1:]) - np.maximum(low[:, None], LEVELS[:-1])
-    spread = np.where(width > 1e-9, np.maximum(overlap, 0) / np.maximum(width, 1e-9), at)
+    spread = np.maximum(overlap, 0) / np.maximum(width, 1e-9)[:, None]
+    point = np.flatnonzero(width <= 1e-9)  # beyond all mass
+    spread[point] = 0
+    last = len(LEVELS) - 2
+    spread[point, np.clip(np.searchsorted(LEVELS, low[point], side="right") - 1, 0, last)] = 1
     reached = np.clip((low[:, None] - LEVELS[:-1]) / np.diff(LEVELS), 0, 1)
     ended = np.where(censored[:, None], 0, spread)
     return ended, np.where(censored[:, None], reached, _reached(ended))
