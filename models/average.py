@@ -46,4 +46,4 @@ class Average(Storable):
 
     @staticmethod
     def _grid(part: Predictor) -> object:
-        return part.predict([Request()]).grid
+        return part.predict([]).grid
