@@ -36,7 +36,11 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
+        str | None,
+        typer.Option(
+            help="A TOML file of settings, or the name of a shipped recipe, such as s3.",
+            show_default=False,
+        ),
     ] = None,
     teacher: Annotated[
         list[Path] | None,
@@ -56,6 +60,7 @@ def train(
 ) -> None:
     """Train a predictor or a detector on a table of past requests."""
     from lengthpred.training.fit import fit
+    from lengthpred.training.recipe import find_recipe
 
     told: dict[str, object] = {"teacher": [str(path) for path in teacher]} if teacher else {}
     if unlabelled is not None:
@@ -67,7 +72,7 @@ def train(
             data,
             out,
             calibration=calibration,
-            recipe=recipe,
+            recipe=None if recipe is None else find_recipe(recipe),
             told=told,
             seed=seed,
             force=force,

@@ -20,6 +20,7 @@ from lengthpred.survival import marginal
 from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.encoder_loop import Examples, Loop
 from lengthpred.training.encoder_network import WHY, build, pretrained
+from lengthpred.training.encoder_session import Reading, Session
 from lengthpred.training.encoder_targets import class_bins, class_lengths, first_answer, targets
 from lengthpred.training.export import INPUTS, check_parity, export, quantise
 from lengthpred.training.progress import OnProgress, silent
@@ -41,12 +42,14 @@ def train(
     rng: np.random.Generator,
     on_progress: OnProgress = silent,
     checkpoint: Path | None = None,
+    session: Session | None = None,
 ) -> Encoder:
     """Fine-tune on `rows`, a seeded part of which tells when to stop; calibrate on `calibration`.
 
-    checkpoint: a file that a killed run goes on from. Under `accelerate launch` all processes but
-    the first end here. Raises DataError when there is too little to learn from, SettingsError for
-    a transformer that cannot be had.
+    checkpoint: a file that a killed run goes on from. session: a limit on the time, and what other
+    encoders have read already. Under `accelerate launch` all processes but the first end here.
+    Raises DataError when there is too little to learn from, SettingsError for a transformer that
+    cannot be had.
     """
     torch = require("torch", "torch", WHY)
     require("onnxruntime", "torch", WHY)
@@ -57,6 +60,7 @@ def train(
             f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
             f"on; there are {len(rows)} and {len(calibration)}"
         )
+    session = session or Session(Reading())
     on_progress("loading the encoder", 0, 0)
     found = pretrained(settings)
     reader = Reader(found.tokenizer, settings.tokens, settings.context_tokens, found.pad)
@@ -65,15 +69,19 @@ def train(
     picked = _valid(rows, rng)
     seed = int(rng.integers(2**31))
     on_progress("splitting prompts into tokens", 0, 0)
-    examples = [_examples(rows.take(part), reader, models, settings, classes)
-                for part in (~picked, picked)]  # fmt: skip
+    examples = [
+        _examples(rows.take(part), reader, models, settings, classes, session.reading)
+        for part in (~picked, picked)
+    ]
     torch.manual_seed(seed)
     table = examples[0].numbers
     scale = np.array([table.mean(axis=0), np.maximum(table.std(axis=0), 1e-2)], np.float32)
     start = first_answer(examples[0].targets, settings)
     network = build(found.model, settings, scale, len(models), start)
-    if not Loop(network, settings, found.pad, seed, on_progress, checkpoint).run(*examples):
+    loop = Loop(network, settings, found.pad, seed, on_progress, checkpoint, session.until)
+    if not loop.run(*examples):
         raise SystemExit(0)
+    session.cut = loop.cut
     on_progress("exporting the encoder", 0, 0)
     held = calibration.sample(CALIBRATION_ROWS, rng)
     graph = export(network, table.shape[1])
@@ -148,11 +156,12 @@ def _examples(
     models: Sequence[str],
     settings: EncoderSettings,
     classes: IntArray,
+    reading: Reading,
 ) -> Examples:
     number = {model: i for i, model in enumerate(models, 1)}
     return Examples(
-        reader.ids(rows.requests),
-        numbers(rows.requests),
+        reading.ids(reader, rows.requests),
+        reading.numbers(rows.requests),
         np.array([number.get(request.model, 0) for request in rows.requests], np.int64),
         targets(rows, settings, classes),
     )

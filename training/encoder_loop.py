@@ -52,6 +52,7 @@ class Loop:
     network     as of `encoder_network.build`; after `run` it holds the best averaged weights
     pad         the id that fills up a batch
     checkpoint  a file that is written now and then, and that a run goes on from when it is there
+    until       when training ends at the latest, on `time.monotonic`; `cut` tells that it did
     """
 
     network: Any
@@ -60,6 +61,8 @@ class Loop:
     seed: int
     on_progress: OnProgress
     checkpoint: Path | None = None
+    until: float | None = None
+    cut: bool = False
     step: int = 0
     best: float = float("inf")
     worse: int = 0
@@ -102,8 +105,11 @@ class Loop:
                 if self.worse >= self.settings.patience:
                     return
                 self._step(train, batch, total)
-                if self.step % check == 0 or self.step == total:
+                self.cut = self.step < total and self._late()
+                if self.step % check == 0 or self.step == total or self.cut:
                     self._check(train, valid)
+                if self.cut:
+                    return
                 self.on_progress(STEP, self.step, total)
                 self._save()
 
@@ -182,6 +188,13 @@ class Loop:
         self.worse = 0 if found < self.best else self.worse + 1
         if found < self.best:
             self.best, self.kept = found, {k: v.clone() for k, v in self.average.items()}
+
+    def _late(self) -> bool:
+        """Whether the time is up in any process: all have to stop at the same step."""
+        if self.until is None:
+            return False
+        late = self.torch.tensor(float(time.monotonic() > self.until))
+        return bool(self.accelerator.reduce(late.to(self.accelerator.device)) > 0)
 
     def _parts(self, valid: Examples) -> Iterator[IntArray]:
         order = np.argsort([len(row) for row in valid.ids], kind="stable")

@@ -15,6 +15,7 @@ from lengthpred.data.table import Rows, Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 from lengthpred.manifest import sha256
 from lengthpred.metrics import scores
+from lengthpred.training.encoder_session import Session
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.recipe import read_recipe
 from lengthpred.training.settings import (
@@ -47,7 +48,8 @@ class Kind:
     module    whose `train` makes it
     settings  of a recipe
     streams   whether it learns from a stream, of any length
-    resumes   whether a run that was killed can go on: it is given a file for that
+    resumes   whether a run that was killed can go on, and one can be cut short: it is given a file
+              and a session for that
     """
 
     module: str
@@ -113,10 +115,12 @@ def train_kind(
     seed: int,
     on_progress: OnProgress = silent,
     checkpoint: Path | None = None,
+    session: Session | None = None,
 ) -> Storable:
     """A trained `kind`, its card filled in; see `fit`.
 
-    checkpoint: where a kind that `resumes` keeps its state; None keeps none.
+    checkpoint: where a kind that `resumes` keeps its state; None keeps none. session: what such a
+    kind shares with others, and when it has to end.
     """
     rng = np.random.default_rng(seed)
     trainer: Any = importlib.import_module(KINDS[kind].module)
@@ -127,7 +131,7 @@ def train_kind(
     models = {request.model for request in rows.requests}
     if KINDS[kind].streams and len(table) > settings.max_rows:
         source = _stream(table, calibration, seed, models)
-    resumed = {"checkpoint": checkpoint} if KINDS[kind].resumes else {}
+    resumed = {"checkpoint": checkpoint, "session": session} if KINDS[kind].resumes else {}
     trained: Storable = trainer.train(source, held, settings, rng, on_progress, **resumed)
     named = tuple(sorted(models - {""}))
     on_progress("scoring", 0, 0)

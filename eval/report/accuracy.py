@@ -1,6 +1,5 @@
 """Plots of a comparison: who orders best, at what cost, and on which requests."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 from lengthpred.eval.ceiling import CEILING
@@ -8,14 +7,13 @@ from lengthpred.eval.output import Result
 from lengthpred.eval.report.detail import calibration, slices
 from lengthpred.eval.report.lookup import SPLIT_NAMES, Scores
 from lengthpred.eval.report.panels import Panel, Plot
+from lengthpred.eval.report.pareto import COST, TAU, ceiling_lines, front, time_ticks
 from lengthpred.eval.report.theme import (
-    MUTED,
     SURFACE,
     Figure,
     Look,
     Looks,
     bars,
-    faint,
     figure,
     legend_of,
     line_of,
@@ -24,14 +22,12 @@ from lengthpred.eval.report.words import duration
 
 __all__ = ["accuracy_panels"]
 
-TAU = "tau: 0 is chance, 1 a perfect order"
-COST = "us_per_request_p50"
 ORACLE = "oracle"
 
 
-def accuracy_panels(scores: Scores, looks: Looks) -> Iterator[Panel]:
+def accuracy_panels(scores: Scores, looks: Looks, *, cost: bool = True) -> Iterator[Panel]:
     """Accuracy against cost, by OOD ratio, by slice, and calibration: what the scores allow."""
-    if any(scores.get(name, COST) for name in scores.names):
+    if cost and any(scores.get(name, COST) for name in scores.names):
         yield _against_cost(scores, looks)
     yield _by_ratio(scores, looks) if scores.ratios else _by_split(scores, looks)
     if scores.slices:
@@ -44,7 +40,7 @@ def _against_cost(scores: Scores, looks: Looks) -> Panel:
     """A filled mark for the first split, an open one for the second, a line between the two."""
     split, other = scores.splits[0], (*scores.splits[1:], None)[0]
     timed = [name for name in scores.names if scores.get(name, COST) and name != ORACLE]
-    data = [_front([(n, _cost(scores, n), _tau(scores, n, split)) for n in timed])]
+    data = [front([(_cost(scores, n), _tau(scores, n, split)) for n in timed])]
     for name in timed:
         cost, look = _cost(scores, name), looks.of(name)
         found = [
@@ -65,7 +61,7 @@ def _against_cost(scores: Scores, looks: Looks) -> Panel:
             )
         for place, (where, result) in enumerate(found):
             data.append(_cost_mark(name, look, cost, where, result, filled=place == 0))
-    lines, ceiling = _ceiling_lines(scores, split)
+    lines, ceiling = ceiling_lines(scores, split)
     caption = (
         "Up and to the left is better. Filled marks are "
         f"{SPLIT_NAMES[split]}, with 95 % intervals"
@@ -77,8 +73,7 @@ def _against_cost(scores: Scores, looks: Looks) -> Panel:
         data,
         x={
             "title": "time of one prediction, one core",
-            "type": "log",
-            **_time_ticks(scores, timed),
+            **time_ticks([_cost(scores, name) for name in timed]),
         },
         y={"title": TAU},
         height=400,
@@ -104,67 +99,6 @@ def _cost_mark(
         "hovertemplate": f"<b>{name}</b>, {SPLIT_NAMES[where]}<br>tau %{{y:.3f}}<br>"
         f"{duration(cost / 1e6)}<extra></extra>",
     }
-
-
-def _front(points: Sequence[tuple[str, float, float]]) -> Figure:
-    """Who is not beaten by a cheaper one, from cheap to dear."""
-    front: list[tuple[float, float]] = []
-    for _, cost, tau in sorted(points, key=lambda p: (p[1], -p[2])):
-        if not front or tau > front[-1][1]:
-            front.append((cost, tau))
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "hoverinfo": "skip",
-        "name": "Pareto front",
-        "x": [cost for cost, _ in front],
-        "y": [tau for _, tau in front],
-        "line": {"color": MUTED, "width": 1, "shape": "hv"},
-    }
-
-
-def _time_ticks(scores: Scores, names: Sequence[str]) -> Figure:
-    """A range with room on both sides, and more ticks where it is short."""
-    costs = [_cost(scores, name) for name in names]
-    low, high = min(costs) / 2, max(costs) * 2
-    steps = (1, 2, 5) if high < 100 * low else (1, 3) if high < 10_000 * low else (1,)
-    ticks = [10.0**power * step for power in range(-2, 9) for step in steps]
-    shown = [t for t in ticks if low <= t <= high]
-    names_of_ticks = [duration(t / 1e6) for t in shown]
-    ends = [math.log10(low), math.log10(high)]
-    return {"range": ends, "tickvals": shown, "ticktext": names_of_ticks}
-
-
-def _ceiling_lines(scores: Scores, split: str) -> tuple[Figure, str]:
-    """The noise ceiling as a line in its band, and what the caption says of it."""
-    most = scores.get(CEILING, "tau", split)
-    if most is None:
-        return {}, ""
-    line = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": most.value,
-        "y1": most.value,
-        "line": {"color": MUTED, "width": 1.5, "dash": "dash"},
-    }
-    shapes: list[Figure] = [line]
-    if most.low is not None:
-        band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": most.low, "y1": most.high}
-        shapes.append({**band, "fillcolor": faint(MUTED, 0.12), "line": {"width": 0}})
-    note = {
-        "xref": "paper",
-        "x": 1,
-        "xanchor": "right",
-        "y": most.value,
-        "yanchor": "bottom",
-        "text": "noise ceiling",
-        "showarrow": False,
-        "font": {"color": MUTED, "size": 12},
-    }
-    said = " The dashed line is the noise ceiling, the best that the prompts allow."
-    return {"shapes": shapes, "annotations": [note]}, said
 
 
 def _by_ratio(scores: Scores, looks: Looks) -> Panel:

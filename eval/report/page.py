@@ -1,7 +1,7 @@
 """The report of comparisons and simulations: what is told on its page, in which order."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lengthpred.eval.compare import Comparison
@@ -22,6 +22,8 @@ from lengthpred.eval.simulate import Simulation
 
 __all__ = ["write_report"]
 
+Section = Callable[[Scores, Looks], tuple[str, Parts]]
+
 
 def write_report(
     path: str | os.PathLike[str],
@@ -31,12 +33,15 @@ def write_report(
     title: str = "Predicted output lengths",
     prompts: bool = True,
     repeat: Mapping[str, str] | None = None,
+    first: Section | None = None,
 ) -> Path:
     """Write a comparison, a simulation (or several, by name), or both as one HTML file.
 
     It needs no network and is whole or absent; what is at `path` is replaced. Without `prompts`
     no prompt's text is in it. `repeat` is what it takes to make it again: the command, the seed,
-    the data's sha256, by name. Raises MissingExtraError when plotly is not installed.
+    the data's sha256, by name. `first` makes a section that stands before those of the comparison,
+    in place of its plot of accuracy against cost. Raises MissingExtraError when plotly is not
+    installed.
     """
     if simulation is None or isinstance(simulation, Simulation):
         simulations = {"": simulation} if simulation else {}
@@ -47,18 +52,24 @@ def write_report(
         title=title,
         about=_about(comparison),
         verdict=_verdict(comparison, simulations),
-        sections=_sections(comparison, simulations, prompts=prompts),
+        sections=_sections(comparison, simulations, first, prompts=prompts),
         notes=_notes(comparison, simulations),
         repeat=repeat,
     )
 
 
 def _sections(
-    comparison: Comparison | None, simulations: Mapping[str, Simulation], *, prompts: bool
+    comparison: Comparison | None,
+    simulations: Mapping[str, Simulation],
+    first: Section | None,
+    *,
+    prompts: bool,
 ) -> Iterator[tuple[str, Parts]]:
     looks = Looks(_names(comparison, simulations))
     if comparison:
-        yield from _comparison_sections(comparison, looks, prompts=prompts)
+        if first:
+            yield first(Scores(comparison.results), looks)
+        yield from _comparison_sections(comparison, looks, prompts=prompts, cost=first is None)
     for name, one in simulations.items():
         yield from _simulation_sections(name, one, looks)
 
@@ -80,11 +91,11 @@ def _names(comparison: Comparison | None, simulations: Mapping[str, Simulation])
 
 
 def _comparison_sections(
-    comparison: Comparison, looks: Looks, *, prompts: bool
+    comparison: Comparison, looks: Looks, *, prompts: bool, cost: bool
 ) -> Iterator[tuple[str, Parts]]:
     scores = Scores(comparison.results)
     if scores.splits:
-        yield "Accuracy", list(accuracy_panels(scores, looks))
+        yield "Accuracy", list(accuracy_panels(scores, looks, cost=cost))
     answers = list(answer_panels(comparison, scores, looks))
     if answers:
         yield "Answers", answers

@@ -77,6 +77,7 @@ ul{padding-left:1.2em;margin-top:0}
 main{padding:20px 12px 48px}h1{font-size:1.35rem}h2{margin-top:40px}
 .panel{padding:14px 12px 12px}.scroll{margin:0 -12px;padding:0 12px}
 .verdict{padding-left:14px}.verdict p:first-of-type{font-size:1.08rem}
+.stack,.stack tbody{display:block}.stack tr>.text{white-space:normal}
 .stack thead{display:none}.stack tr{display:flex;flex-wrap:wrap;gap:2px 16px;padding:8px 0;
 border-bottom:1px solid var(--line)}.stack tr>*{border:0;padding:0}
 .stack tr>*::before{content:attr(data-head)" ";color:var(--muted);font-size:.75rem}

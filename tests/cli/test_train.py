@@ -47,7 +47,7 @@ def test_a_detector_has_no_scores(
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.toml", "detector")
     out = tmp_path / "out"
-    train("detector", table, out, recipe=recipe, as_json=False)
+    train("detector", table, out, recipe=str(recipe), as_json=False)
     said = capsys.readouterr().out
     assert f"wrote {out} (detector)" in said and "calibration rows" not in said
 

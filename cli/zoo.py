@@ -1,0 +1,225 @@
+"""`lengthpred zoo`: the literature's predictors and ours, trained and compared on one table."""
+
+import shlex
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.named import parse_ratios
+from lengthpred.errors import LengthPredError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lengthpred.eval.compare import Comparison
+    from lengthpred.eval.report.pareto import Entry
+    from lengthpred.training.zoo import LeftOut, Recipe, Trained
+    from lengthpred.training.zoo_data import Parts
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("zoo")(zoo)
+
+
+def zoo(
+    data: Annotated[Path, typer.Option(help="The table; it is split by group.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the artifacts, eval.json, eval.csv and report.html.")
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table to compare on; all of --data is then for training.", show_default=False
+        ),
+    ] = None,
+    recipes: Annotated[
+        str,
+        typer.Option(
+            help="Names of shipped recipes, or files, with commas between; else all that are "
+            "shipped.",
+            show_default=False,
+        ),
+    ] = "",
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=100, help="Use about so many rows of each table.", show_default=False),
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Seconds for all training: what does not fit is left out, an encoder that is "
+            "being trained is cut.",
+            show_default=False,
+        ),
+    ] = None,
+    originals: Annotated[
+        bool,
+        typer.Option("--originals", help="Train the papers' own models, by hub id; no stand-ins."),
+    ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="The transformer that stands in: a folder or hub id; else as the recipes say.",
+            show_default=False,
+        ),
+    ] = None,
+    ood_ratio: Annotated[
+        str, typer.Option(help="Shares of OOD rows in the mixes, between 0 and 1.")
+    ] = "0,0.2,0.5,0.8,1",
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the training, the scores.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train the predictors of the literature on one split of a table, and compare them all.
+
+    Cheap ones come first. What fails, or does not fit into the time, is left out and named.
+    """
+    from lengthpred.artifact import check_target
+    from lengthpred.cli.report import write_or_say
+    from lengthpred.cli.zoo_table import print_zoo
+    from lengthpred.data.table import Table
+    from lengthpred.eval.output import Document, check_out, write_results, write_whole
+    from lengthpred.eval.report.page import write_report
+    from lengthpred.eval.report.pareto import zoo_section
+    from lengthpred.training.recipe import shipped
+    from lengthpred.training.zoo import read_recipes
+    from lengthpred.training.zoo_data import make_parts
+
+    ratios = parse_ratios(ood_ratio)
+    names = [name.strip() for name in recipes.split(",") if name.strip()] or list(shipped())
+    plan = read_recipes(names, encoder=encoder, originals=originals)
+    check_out(out, force=force)
+    for recipe in plan:
+        check_target(out / recipe.name, force=force)
+    given = Table(data), None if test is None else Table(test)
+    parts = make_parts(*given, out / "split", max_rows=max_rows, seed=seed, force=force)
+    trained, left_out = _train(plan, parts, out, time_budget, seed, force)
+    comparison = _compare(trained, parts, max_rows, ratios, seed)
+    entries = [_entry(one) for one in trained]
+    comparison = replace(comparison, notes=[*_notes(trained, left_out), *comparison.notes])
+    command = f"lengthpred {shlex.join(sys.argv[1:])}"
+    document = Document(command, parts.test.fingerprint, seed, comparison.results)
+    summary = {
+        "recipes": [asdict(entry) for entry in entries],
+        "left_out": [asdict(one) for one in left_out],
+    }
+    console = stderr if as_json else stdout
+    if as_json:
+        print_json(document.as_json() | summary)
+    else:
+        print_zoo(comparison.results, entries, stdout)
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    for path in write_results(document, out, force=force):
+        console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+    write_whole(out / "zoo.json", _text(summary))
+    write_or_say(
+        lambda path, repeat: write_report(
+            path,
+            comparison=comparison,
+            title="Recipes for output lengths, compared",
+            repeat=repeat,
+            first=partial(zoo_section, entries),
+        ),
+        out,
+        document,
+        console,
+    )
+
+
+def _train(
+    plan: "Sequence[Recipe]",
+    parts: "Parts",
+    out: Path,
+    time_budget: float | None,
+    seed: int,
+    force: bool,
+) -> "tuple[list[Trained], list[LeftOut]]":
+    from lengthpred.training.zoo import train_all
+
+    with progress() as bar:
+        task = bar.add_task("training")
+        trained, left_out = train_all(
+            plan,
+            parts.train,
+            parts.calibration,
+            out,
+            budget_s=time_budget,
+            seed=seed,
+            force=force,
+            on_progress=lambda step, done, total: bar.update(
+                task, description=step, completed=done, total=total or None
+            ),
+        )
+    if not trained:
+        reasons = dict.fromkeys(f"{one.name}: {one.why}" for one in left_out)
+        raise LengthPredError(f"no recipe was trained. {'; '.join(reasons)}")
+    return trained, left_out
+
+
+def _compare(
+    trained: "Sequence[Trained]",
+    parts: "Parts",
+    max_rows: int | None,
+    ratios: list[float],
+    seed: int,
+) -> "Comparison":
+    from lengthpred.eval.compare import compare
+
+    with progress() as bar:
+        task = bar.add_task("comparing")
+        return compare(
+            {one.recipe.name: one.artifact for one in trained},  # type: ignore[misc]
+            parts.test.rows(max_rows, seed),
+            train_rows=parts.train.rows(max_rows, seed),
+            ratios=ratios,
+            seed=seed,
+            on_progress=lambda what, done, total: bar.update(
+                task, description=f"comparing {what}", completed=done, total=total
+            ),
+        )
+
+
+def _entry(one: "Trained") -> "Entry":
+    from lengthpred.eval.report.pareto import Entry
+    from lengthpred.training.zoo import method
+
+    paper = one.recipe.paper
+    return Entry(
+        one.recipe.name,
+        paper.title if paper else "",
+        ", ".join(filter(None, [paper.authors, paper.source])) if paper else "",
+        method(one.recipe),
+        one.recipe.stand_in,
+        paper.differs if paper else "",
+        one.seconds,
+        one.cut,
+    )
+
+
+def _notes(trained: "Sequence[Trained]", left_out: "Sequence[LeftOut]") -> list[str]:
+    """What was left out, those of one reason together, what was cut, and what training said."""
+    by_why: dict[str, list[str]] = {}
+    for one in left_out:
+        by_why.setdefault(one.why, []).append(one.name)
+    notes = [f"Left out: {', '.join(names)}: {why}" for why, names in by_why.items()]
+    cut = ", ".join(one.recipe.name for one in trained if one.cut)
+    if cut:
+        notes.append(f"The time budget ended the training of {cut}: it could do better.")
+    return notes + [f"{one.recipe.name}: {note}" for one in trained for note in one.notes]
+
+
+def _text(summary: object) -> str:
+    import json
+
+    return json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

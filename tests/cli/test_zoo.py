@@ -1,0 +1,112 @@
+"""`lengthpred zoo`, as a user runs it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import synthetic_rows
+from tests.cli.commands import answered, refused
+from tests.tiny_encoders import torch_encoder
+from tests.training.tables import table_on_disk, write_recipe
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return table_on_disk(tmp_path / "table.parquet")
+
+
+def recipe(folder: Path, name: str, kind: str, text: str = "", paper: bool = False) -> Path:
+    path = folder / f"{name}.toml"
+    if not text:
+        text = write_recipe(path, kind).read_text()
+    said = "\n[paper]\ntitle = 'Of <b>forests</b>'\nauthors = 'Li'\ndiffers = 'All.'\n"
+    path.write_text(f'kind = "{kind}"\n{text}' + paper * said)
+    return path
+
+
+def tau_of(out: Path) -> dict[str, float]:
+    rows = json.loads((out / "eval.json").read_text())["rows"]
+    return {r["predictor"]: r["value"] for r in rows if (r["metric"], r["split"]) == ("tau", "all")}
+
+
+def test_recipes_are_trained_compared_and_shown(table: Path, tmp_path: Path) -> None:
+    mine = recipe(tmp_path, "forest", "boosted", paper=True)
+    out = tmp_path / "out"
+    said, err = answered(
+        "zoo", "--data", table, "--recipes", f"qlm, {mine},distilled", "--out", out
+    )
+    assert not err
+    for word in ("forest", "qlm", "constant", "oracle", "all rows, 72 rows"):
+        assert word in said
+    assert "note: Left out: distilled: its teacher" in said
+    assert {"forest", "qlm", "constant", "prompt-length", "oracle"} <= tau_of(out).keys()
+    assert tau_of(out)["forest"] > 0.3
+    rows = json.loads((out / "eval.json").read_text())["rows"]
+    assert any(r["metric"] == "us_per_request_p50" and r["predictor"] == "qlm" for r in rows)
+    zoo = json.loads((out / "zoo.json").read_text())
+    assert [one["name"] for one in zoo["recipes"]] == ["qlm", "forest"]
+    assert [one["name"] for one in zoo["left_out"]] == ["distilled"]
+    page = (out / "report.html").read_text("utf-8")
+    page = page[: page.index("</main>")]
+    assert "<h3>Accuracy against cost, all recipes</h3>" in page
+    assert "<h3>Accuracy against cost</h3>" not in page
+    assert "Of &lt;b&gt;forests&lt;/b&gt;" in page and "Left out: distilled" in page
+    text, _ = answered("predict", "list of rivers", "--artifact", out / "forest")
+    assert "tokens (median)" in text
+    assert "--force" in refused("zoo", "--data", table, "--recipes", "qlm", "--out", out)
+
+
+def test_a_test_table_mixes_and_json(table: Path, tmp_path: Path) -> None:
+    test = table_on_disk(
+        tmp_path / "test.parquet", synthetic_rows(100, 3), ood=[i >= 60 for i in range(100)]
+    )
+    given = ("--data", table, "--test", test, "--recipes", "qlm", "--ood-ratio", "0,0.5")
+    said, err = answered("zoo", *given, "--out", tmp_path / "out", "--json", "--seed", 2)
+    printed: dict[str, Any] = json.loads(said)
+    assert printed["seed"] == 2 and [one["name"] for one in printed["recipes"]] == ["qlm"]
+    assert {row["ood_ratio"] for row in printed["rows"]} == {None, 0.0, 0.5}
+    assert {row["split"] for row in printed["rows"]} >= {"in", "ood", "mix"}
+    assert "wrote " in err
+
+
+def test_what_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ("--data", table, "--out", out)
+    assert "Did you mean 'qlm'?" in refused("zoo", *given, "--recipes", "qlmm")
+    assert "no recipe was trained. " in refused("zoo", *given, "--recipes", "distilled")
+    assert "is not a file" in refused("zoo", "--data", tmp_path / "no", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_encoders_share_a_run_and_are_cut_when_the_time_is_up(tmp_path: Path) -> None:
+    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1500))
+    folder = torch_encoder(tmp_path / "tiny")
+    plain = "tokens = 32\ncontext_tokens = 0\nlearning_rate = 3e-3\nhead_learning_rate = 3e-3\n"
+    plain += "numbers = false\nint8 = false\n"
+    heads = {
+        "encoder": "epochs = 4",
+        "ten": 'epochs = 4\nhead = "classes"\nclasses = 6\npooling = "first"',
+        "pairs": 'epochs = 4\nhead = "pairwise"',
+    }
+    files = [recipe(tmp_path, n, "encoder", plain + text + "\n") for n, text in heads.items()]
+    last = recipe(tmp_path, "distilled", "distilled", "trees = 20\nbits = 8\n")
+    out = tmp_path / "out"
+    given = ("--data", table, "--encoder", folder)
+    names = ",".join(map(str, ["qlm", last, *files]))
+    answered("zoo", *given, "--recipes", names, "--out", out)
+    found = tau_of(out)
+    assert min(found[name] for name in (*heads, "distilled")) > max(0.3, found["prompt-length"])
+    assert not any(one["cut"] for one in json.loads((out / "zoo.json").read_text())["recipes"])
+
+    endless = recipe(tmp_path, "endless", "encoder", plain + "epochs = 1000\npatience = 1000\n")
+    names = ",".join(map(str, ["qlm", endless, files[1]]))
+    out = tmp_path / "cut"
+    said, _ = answered("zoo", *given, "--recipes", names, "--time-budget", 20, "--out", out)
+    assert "ended the training of endless" in said and " cut" in said
+    zoo = json.loads((out / "zoo.json").read_text())
+    assert {one["name"]: one["cut"] for one in zoo["recipes"]} == {"qlm": False, "endless": True}
+    assert zoo["left_out"] == [{"name": "ten", "why": "the time budget was used up"}]
+    assert tau_of(out)["endless"] > 0.3  # what was learned until then counts

@@ -1,0 +1,71 @@
+"""The rows that all recipes of a zoo are trained, calibrated and judged on."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lengthpred.data.splits import SplitSettings, split_table
+from lengthpred.data.table import Table
+from lengthpred.errors import DataError
+
+__all__ = ["Parts", "make_parts"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Without `calibration`, each training cuts the same groups off `train` for it."""
+
+    train: Table
+    calibration: Table | None
+    test: Table
+
+
+def make_parts(
+    table: Table,
+    test: Table | None,
+    out: Path,
+    *,
+    max_rows: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Parts:
+    """Split `table` by group into the folder `out`; with a `test` of its own, nothing is split off.
+
+    max_rows: about so many rows of `table` are used, whole groups. Raises DataError for what
+    cannot be split, or is there already and not `force`.
+    """
+    with tempfile.TemporaryDirectory(prefix="lengthpred-zoo-") as scratch:
+        if max_rows is not None and max_rows < len(table):
+            kept = Path(scratch) / "sample.parquet"
+            if test is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                kept = out / "train.parquet"
+                if kept.exists() and not force:
+                    raise DataError(f"{kept} exists already: add --force")
+            table = _sample(table, kept, max_rows, seed)
+        if test is not None:
+            return Parts(table, None, test)
+        split_table(table, out, SplitSettings(seed=seed), force=force)
+    names = ("train", "calibration", "test")
+    return Parts(*(Table(out / f"{name}.parquet") for name in names))
+
+
+def _sample(table: Table, path: Path, most: int, seed: int) -> Table:
+    """Whole groups in a seeded order, as long as they fit."""
+    groups = table.groups()
+    sizes = np.bincount(groups)
+    order = np.random.default_rng([seed, 3]).permutation(np.flatnonzero(sizes))
+    kept = np.isin(groups, order[np.cumsum(sizes[order]) <= most])
+    if not kept.any():
+        raise DataError(f"{table.path}: no group has {most} rows or fewer: allow more rows")
+    offset, parts = 0, []
+    for batch in table.batches():
+        mask = kept[offset : offset + len(batch)]
+        offset += len(batch)
+        parts.append(batch.filter(pa.array(mask)))
+    pq.write_table(pa.Table.from_batches(parts), path)
+    return Table(path)
