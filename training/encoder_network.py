@@ -113,7 +113,18 @@ def build(
     network = Network()
     if settings.freeze:
         network.base.requires_grad_(False)
+    _still(torch, network, scale.shape[1])
     return network
+
+
+def _still(torch: Any, network: Any, features: int) -> None:
+    """Freeze what has no part in the answer, such as a pooler: processes would wait for it."""
+    one = torch.ones((1, 4), dtype=torch.int64)
+    nothing = torch.zeros(1, dtype=torch.int64)
+    network(one, one, torch.zeros(1, features), nothing).sum().backward()
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
 
 
 def rates(network: Any, settings: EncoderSettings) -> list[dict[str, Any]]:

@@ -209,22 +209,44 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_path: Path
         assert first.read_bytes() == second.read_bytes(), name
 
 
+EACH = """
+import os, sys
+from pathlib import Path
+from lengthpred.training.fit import fit
+steps = []
+def told(step, done, total):
+    if step == "training the encoder":
+        steps.append(total)
+data, out, recipe = map(Path, sys.argv[1:])
+try:
+    fit("encoder", data, out, recipe=recipe, on_progress=told)
+finally:
+    Path(f"{out}-{os.environ['RANK']}").write_text(f"{os.environ['WORLD_SIZE']} {steps[-1]}")
+"""
+
+
 def test_two_processes_train_one_artifact(folder: Path, tmp_path: Path) -> None:
     table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1200))
     toml = recipe(tmp_path / "r.toml", folder, epochs=3, device="cpu", precision="no")
-    launch = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+    script = tmp_path / "each.py"
+    script.write_text(EACH)
+    # "multi_gpu" starts several processes; the recipe says that they run on the CPU.
+    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
     done = subprocess.run(
         [
             *(sys.executable, "-m", *launch.split(), "--mixed_precision", "no"),
-            *("--main_process_port", "0", "-m", "lengthpred.cli", "train", "encoder"),
-            *("--data", str(table), "--out", str(tmp_path / "out"), "--recipe", str(toml)),
+            *("--main_process_port", "0"),
+            *map(str, (script, table, tmp_path / "out", toml)),
         ],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("wrote ") == 1
+    first, second = ((tmp_path / f"out-{rank}").read_text().split() for rank in (0, 1))
+    assert first == second and first[0] == "2"
+    # Each took half of the batches of 32 of each of three passes over a bit less than 85 %.
+    assert int(first[1]) < 3 * (0.85 * 1200 / 32 / 2 + 2)
     test = synthetic_rows(500, 3)
     assert tau(load(tmp_path / "out").predict(test.requests).median(), test.truth) > 0.4
 
