@@ -120,9 +120,10 @@ def zoo(
         print_zoo(comparison.results, entries, stdout)
     for note in comparison.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    for path in write_results(document, out, force=force):
+    written = [*write_results(document, out, force=force), out / "zoo.json"]
+    write_whole(written[-1], _text(summary))
+    for path in written:
         console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
-    write_whole(out / "zoo.json", _text(summary))
     write_or_say(
         lambda path, repeat: write_report(
             path,

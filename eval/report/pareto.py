@@ -18,6 +18,7 @@ ORACLE = "oracle"
 HEIGHT = 500
 LINE = 16  # pixels between labels that stand below each other
 ASIDE = 26  # pixels from a mark to its label
+DECADE = 130  # pixels, about, on a wide screen
 COLUMN = 0.6  # decades of cost within which marks share a column of labels
 
 
@@ -202,7 +203,7 @@ def _labels(
                 "y": tau,
                 "text": labels[name],
                 "xanchor": "left",
-                "ax": ASIDE + 40 * (right - math.log10(cost)),
+                "ax": ASIDE + DECADE * (right - math.log10(cost)),
                 "ay": spread - y,
                 "showarrow": True,
                 "arrowhead": 0,

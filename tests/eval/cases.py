@@ -8,8 +8,14 @@ import pyarrow.parquet as pq
 
 from lengthpred.base import Request
 from lengthpred.data.table import Rows
+from lengthpred.eval.report.pareto import Entry
 
-__all__ = ["make_rows", "write_rows"]
+__all__ = ["ENTRIES", "make_rows", "write_rows"]
+
+ENTRIES = [
+    Entry("constructor", "A title", "Li, 2024", "kind", "MiniLM in place of BERT", "Much.", 12.0),
+    Entry("good", "", "", "kind", "", "", 340.0, cut=True),
+]
 
 
 def make_rows(n: int = 300, *, samples: int = 1, ood: float = 0.4, seed: int = 0) -> Rows:

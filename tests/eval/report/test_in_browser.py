@@ -1,15 +1,18 @@
 """The report in a real browser: it draws, says no error, loads nothing, and fits a phone."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lengthpred.eval.compare import Comparison
 from lengthpred.eval.report import write_report
+from lengthpred.eval.report.pareto import zoo_section
 from lengthpred.eval.simulate import Simulation
 from lengthpred.eval.sqlm_fig1.page import write_fig1
 from tests.browser import Page, find_chromium, open_page
+from tests.eval.cases import ENTRIES
 from tests.eval.fig1_cases import HELD_OUT, SETTINGS, make_results
 
 BROWSER = find_chromium()
@@ -40,6 +43,12 @@ def report(
 
 
 @pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory, comparison: Comparison) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "report.html"
+    return write_report(path, comparison=comparison, first=partial(zoo_section, ENTRIES))
+
+
+@pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("experiment") / "report.html"
     return write_fig1(path, make_results(), SETTINGS, HELD_OUT)
@@ -63,7 +72,7 @@ def requested(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-@pytest.mark.parametrize(("which", "plots"), [("report", 18), ("experiment", 7)])
+@pytest.mark.parametrize(("which", "plots"), [("report", 18), ("experiment", 7), ("recipes", 9)])
 def test_all_plots_are_drawn_without_a_word_and_without_network(
     page: Page, request: pytest.FixtureRequest, which: str, plots: int, width: int
 ) -> None:

@@ -8,13 +8,9 @@ import pytest
 from lengthpred.eval.compare import Comparison
 from lengthpred.eval.report.lookup import Scores
 from lengthpred.eval.report.panels import Panel, Table
-from lengthpred.eval.report.pareto import LINE, Entry, _labels, _spread, front, zoo_section
+from lengthpred.eval.report.pareto import LINE, _labels, _spread, front, zoo_section
 from lengthpred.eval.report.theme import Looks
-
-ENTRIES = [
-    Entry("constructor", "A title", "Li, 2024", "kind", "MiniLM in place of BERT", "Much.", 12.0),
-    Entry("good", "", "", "kind", "", "", 340.0, cut=True),
-]
+from tests.eval.cases import ENTRIES
 
 
 def test_the_front_holds_who_is_not_beaten() -> None:
