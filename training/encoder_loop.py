@@ -80,7 +80,7 @@ class Loop:
         groups = rates(self.network, self.settings)
         self._rates = [group["lr"] for group in groups]
         self.network.to(self.accelerator.device)
-        self.optimizer = self.accelerator.prepare(torch.optim.AdamW(groups))
+        self.optimizer = self.accelerator.prepare(torch.optim.AdamW(groups, fused=True))
         self.prepared = self.accelerator.prepare(self.network)
         self.average = _copy(self.network)
         self.kept = _copy(self.network)
@@ -135,7 +135,7 @@ class Loop:
             group["lr"] = rate * factor
         rng = np.random.default_rng([self.seed, self.step, self.accelerator.process_index])
         hidden = rng.random(len(batch)) < self.settings.model_dropout
-        loss = self._loss(train, batch, np.where(hidden, 0, train.model[batch]))
+        loss = self._loss(self.prepared, train, batch, np.where(hidden, 0, train.model[batch]))
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.prepared.parameters(), 1.0)
         self.optimizer.step()
@@ -146,7 +146,7 @@ class Loop:
         for name, value in self.network.state_dict().items():
             self.average[name].lerp_(value, 1 - keep)
 
-    def _loss(self, rows: Examples, batch: IntArray, model: IntArray) -> Any:
+    def _loss(self, network: Any, rows: Examples, batch: IntArray, model: IntArray) -> Any:
         place = self.accelerator.device
 
         def tensor(values: npt.NDArray[Any]) -> Any:
@@ -163,7 +163,7 @@ class Loop:
         wanted = rows.targets.take(batch)
         names = wanted.__dataclass_fields__
         with self.accelerator.autocast():
-            outputs = self.prepared(
+            outputs = network(
                 tensor(ids), tensor(mask), tensor(rows.numbers[batch]), tensor(model)
             )
         return self.loss(
@@ -179,7 +179,8 @@ class Loop:
         sums = torch.zeros(2, device=self.accelerator.device)
         with torch.no_grad():
             for batch in self._parts(valid):
-                loss = self._loss(valid, batch, valid.model[batch])
+                # Not the prepared one, whose processes wait for each other: one may have more.
+                loss = self._loss(self.network, valid, batch, valid.model[batch])
                 sums += torch.stack([loss * len(batch), torch.full_like(loss, len(batch))])
         sums = self.accelerator.reduce(sums)
         self.network.load_state_dict(current)
