@@ -39,6 +39,7 @@ __all__ = ["KINDS", "fit", "train_kind"]
 CALIBRATION_SHARE = 0.15
 CALIBRATION_ROWS = 30_000
 REFINED_ROWS = 100
+SLOW_ROWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,23 @@ class Kind:
     streams   whether it learns from a stream, of any length
     resumes   whether a run that was killed can go on, and one can be cut short: it is given a file
               and a session for that
+    slow      whether an answer takes milliseconds, so that fewer rows tell the metrics
     """
 
     module: str
     settings: type[Settings]
     streams: bool = False
     resumes: bool = False
+    slow: bool = False
 
 
 KINDS = {
-    "average": Kind("lengthpred.training.average", AverageSettings),
+    "average": Kind("lengthpred.training.average", AverageSettings, slow=True),
     "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
     "conformal": Kind("lengthpred.training.conformal", ConformalSettings),
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
     "distilled": Kind("lengthpred.training.distilled", DistilledSettings),
-    "encoder": Kind("lengthpred.training.encoder", EncoderSettings, resumes=True),
+    "encoder": Kind("lengthpred.training.encoder", EncoderSettings, resumes=True, slow=True),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
     "ranker": Kind("lengthpred.training.ranker", RankerSettings),
     "slm": Kind("lengthpred.training.slm", SlmSettings),
@@ -136,8 +139,10 @@ def train_kind(
     named = tuple(sorted(models - {""}))
     on_progress("scoring", 0, 0)
     # What refines takes its time over an answer.
-    if isinstance(getattr(trained, "fallback", trained), Refiner):
-        held = held.sample(REFINED_ROWS, np.random.default_rng([seed, 2]))
+    refines = isinstance(getattr(trained, "fallback", trained), Refiner)
+    if refines or KINDS[kind].slow:
+        most = REFINED_ROWS if refines else SLOW_ROWS
+        held = held.sample(most, np.random.default_rng([seed, 2]))
     trained.card = Card(named, fingerprint, _scores(trained, held, rng))
     return trained
 
