@@ -78,10 +78,9 @@ def train(
     scale = np.array([table.mean(axis=0), np.maximum(table.std(axis=0), 1e-2)], np.float32)
     start = first_answer(examples[0].targets, settings)
     network = build(found.model, settings, scale, len(models), start)
-    loop = Loop(network, settings, found.pad, seed, on_progress, checkpoint, session.until)
+    loop = Loop(network, settings, found.pad, seed, on_progress, checkpoint, session)
     if not loop.run(*examples):
         raise SystemExit(0)
-    session.cut = loop.cut
     on_progress("exporting the encoder", 0, 0)
     held = calibration.sample(CALIBRATION_ROWS, rng)
     graph = export(network, table.shape[1])

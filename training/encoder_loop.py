@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lengthpred.base import IntArray
 from lengthpred.errors import require
 from lengthpred.training.encoder_network import WHY, rates
+from lengthpred.training.encoder_session import Reading, Session
 from lengthpred.training.encoder_targets import Targets, loss_of
 from lengthpred.training.progress import OnProgress
 from lengthpred.training.settings import EncoderSettings
@@ -52,7 +53,7 @@ class Loop:
     network     as of `encoder_network.build`; after `run` it holds the best averaged weights
     pad         the id that fills up a batch
     checkpoint  a file that is written now and then, and that a run goes on from when it is there
-    until       when training ends at the latest, on `time.monotonic`; `cut` tells that it did
+    session     when training ends at the latest; it is told when that cut it
     """
 
     network: Any
@@ -61,8 +62,7 @@ class Loop:
     seed: int
     on_progress: OnProgress
     checkpoint: Path | None = None
-    until: float | None = None
-    cut: bool = False
+    session: Session = field(default_factory=lambda: Session(Reading()))
     step: int = 0
     best: float = float("inf")
     worse: int = 0
@@ -105,10 +105,10 @@ class Loop:
                 if self.worse >= self.settings.patience:
                     return
                 self._step(train, batch, total)
-                self.cut = self.step < total and self._late()
-                if self.step % check == 0 or self.step == total or self.cut:
+                cut = self.session.cut = self.step < total and self._late()
+                if self.step % check == 0 or self.step == total or cut:
                     self._check(train, valid)
-                if self.cut:
+                if cut:
                     return
                 self.on_progress(STEP, self.step, total)
                 self._save()
@@ -163,9 +163,7 @@ class Loop:
         wanted = rows.targets.take(batch)
         names = wanted.__dataclass_fields__
         with self.accelerator.autocast():
-            outputs = network(
-                tensor(ids), tensor(mask), tensor(rows.numbers[batch]), tensor(model)
-            )
+            outputs = network(tensor(ids), tensor(mask), tensor(rows.numbers[batch]), tensor(model))
         return self.loss(
             outputs.float(), SimpleNamespace(**{k: tensor(getattr(wanted, k)) for k in names})
         )
@@ -192,9 +190,10 @@ class Loop:
 
     def _late(self) -> bool:
         """Whether the time is up in any process: all have to stop at the same step."""
-        if self.until is None:
+        until = self.session.until
+        if until is None:
             return False
-        late = self.torch.tensor(float(time.monotonic() > self.until))
+        late = self.torch.tensor(float(time.monotonic() > until))
         return bool(self.accelerator.reduce(late.to(self.accelerator.device)) > 0)
 
     def _parts(self, valid: Examples) -> Iterator[IntArray]:

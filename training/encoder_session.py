@@ -43,7 +43,8 @@ class Session:
     """One encoder's part of a run.
 
     reading  what the run's encoders have read already
-    until    when training has to end, on `time.monotonic`; None for no limit
+    until    when training has to end, on `time.monotonic`; None for no limit; may be set while
+             it runs
     cut      set by the training: whether it ended there, before it was done
     """
 

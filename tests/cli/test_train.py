@@ -59,3 +59,13 @@ def test_settings_that_do_not_fit(table: Path, tmp_path: Path) -> None:
     said = refused("train", "sqlm", *to, "--recipe", recipe)
     assert "no setting 'boosted.tres'. Did you mean 'trees'?" in said
     assert not (tmp_path / "never").exists()
+
+
+def test_a_shipped_recipe_by_its_name(table: Path, tmp_path: Path) -> None:
+    to = ("--data", table, "--out", tmp_path / "out")
+    said, _ = answered("train", "histogram", *to, "--recipe", "qlm")
+    assert "(histogram)" in said
+    assert "a recipe for 'histogram', not for 'boosted'" in refused(
+        "train", "boosted", *to, "--recipe", "qlm"
+    )
+    assert "Did you mean 'magnus'?" in refused("train", "boosted", *to, "--recipe", "magnas")

@@ -82,14 +82,13 @@ def test_what_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_encoders_share_a_run_and_are_cut_when_the_time_is_up(tmp_path: Path) -> None:
-    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1500))
+    table = table_on_disk(tmp_path / "t.parquet", synthetic_rows(1000))
     folder = torch_encoder(tmp_path / "tiny")
     plain = "tokens = 32\ncontext_tokens = 0\nlearning_rate = 3e-3\nhead_learning_rate = 3e-3\n"
     plain += "numbers = false\nint8 = false\n"
     heads = {
-        "encoder": "epochs = 4",
-        "ten": 'epochs = 4\nhead = "classes"\nclasses = 6\npooling = "first"',
-        "pairs": 'epochs = 4\nhead = "pairwise"',
+        "encoder": "epochs = 5",
+        "classes": 'epochs = 5\nhead = "classes"\nclasses = 6\npooling = "first"',
     }
     files = [recipe(tmp_path, n, "encoder", plain + text + "\n") for n, text in heads.items()]
     last = recipe(tmp_path, "distilled", "distilled", "trees = 20\nbits = 8\n")
@@ -101,12 +100,11 @@ def test_encoders_share_a_run_and_are_cut_when_the_time_is_up(tmp_path: Path) ->
     assert min(found[name] for name in (*heads, "distilled")) > max(0.3, found["prompt-length"])
     assert not any(one["cut"] for one in json.loads((out / "zoo.json").read_text())["recipes"])
 
-    endless = recipe(tmp_path, "endless", "encoder", plain + "epochs = 1000\npatience = 1000\n")
-    names = ",".join(map(str, ["qlm", endless, files[1]]))
+    endless = recipe(tmp_path, "endless", "encoder", plain + "epochs = 5000\npatience = 50000\n")
     out = tmp_path / "cut"
-    said, _ = answered("zoo", *given, "--recipes", names, "--time-budget", 20, "--out", out)
+    names = f"{endless},{files[1]}"
+    said, _ = answered("zoo", *given, "--recipes", names, "--time-budget", 3, "--out", out)
     assert "ended the training of endless" in said and " cut" in said
     zoo = json.loads((out / "zoo.json").read_text())
-    assert {one["name"]: one["cut"] for one in zoo["recipes"]} == {"qlm": False, "endless": True}
-    assert zoo["left_out"] == [{"name": "ten", "why": "the time budget was used up"}]
-    assert tau_of(out)["endless"] > 0.3  # what was learned until then counts
+    assert {one["name"]: one["cut"] for one in zoo["recipes"]} == {"endless": True}
+    assert zoo["left_out"] == [{"name": "classes", "why": "the time budget was used up"}]

@@ -9,12 +9,15 @@ import pytest
 from lengthpred import load
 from lengthpred.data.table import Table
 from lengthpred.errors import DataError, SettingsError
+from lengthpred.metrics import tau
 from lengthpred.models.encoder import numbers
-from lengthpred.training.encoder_session import Reading
+from lengthpred.training.encoder_loop import STEP
+from lengthpred.training.encoder_session import Reading, Session
+from lengthpred.training.settings import EncoderSettings
 from lengthpred.training.zoo import _check_time, read_recipes, train_all
 from lengthpred.training.zoo_data import make_parts
 from tests.builders import synthetic_rows
-from tests.tiny_encoders import reader
+from tests.tiny_encoders import reader, torch_encoder
 from tests.training.tables import table_on_disk, write_recipe
 
 
@@ -126,6 +129,34 @@ def test_a_test_table_of_its_own_leaves_all_rows_for_training(table: Table, tmp_
     make_parts(table, test, tmp_path / "a", max_rows=100, force=True)
     with pytest.raises(DataError, match="allow more rows"):
         make_parts(table, test, tmp_path / "b", max_rows=1)
+
+
+@pytest.mark.slow
+def test_what_was_learned_before_the_time_was_up_counts(tmp_path: Path) -> None:
+    from lengthpred.training.encoder import train
+
+    session = Session(Reading())
+
+    def told(step: str, done: int, total: int) -> None:
+        if step == STEP and done == 120:
+            session.until = 0.0
+
+    settings = EncoderSettings(
+        encoder=str(torch_encoder(tmp_path / "tiny")),
+        tokens=32,
+        context_tokens=0,
+        learning_rate=3e-3,
+        head_learning_rate=3e-3,
+        int8=False,
+        epochs=4,
+        checks=1,
+    )
+    rng = np.random.default_rng(0)
+    rows, held, test = (synthetic_rows(n, seed) for n, seed in ((5000, 1), (500, 2), (500, 3)))
+    made = train(rows, held, settings, rng, told, session=session)
+    assert session.cut
+    # Before the first of its checks: the weights that training began with order nothing.
+    assert tau(made.predict(test.requests).median(), test.truth) > 0.3
 
 
 def test_encoders_that_read_alike_share_what_was_read() -> None:
