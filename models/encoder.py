@@ -18,13 +18,14 @@ from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import require
 from lengthpred.models import text_features
 from lengthpred.models.encoder_input import Reader
+from lengthpred.models.onnx_file import names_other_files
 from lengthpred.models.score_table import ScoreTable
 
 __all__ = ["Encoder", "Readout", "numbers"]
 
 GPU_BATCH = 64
-# How an ONNX file names a tensor that lies in another file.
-EXTERNAL = b"\x0a\x08location"
+# What an int8 graph scales its activations by is the largest of a batch.
+SCALED = b"DynamicQuantizeLinear"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,22 @@ class Readout:
     temperature: float = 1.0
     classes: npt.NDArray[np.float32] | None = None
     table: ScoreTable | None = None
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the graph has to say of a request."""
+        if self.table is not None:
+            return 1
+        return self.grid.bins if self.classes is None else len(self.classes)
+
+    def check(self) -> None:
+        """Raise ValueError for what gives no distributions."""
+        if (self.table is None) == (self.head == "score") or self.head not in ("classes", "score"):
+            raise ValueError(f"a readout by '{self.head}' lacks what it needs, or has too much")
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"a temperature must be above 0, not {self.temperature}")
+        rows = [self.prior[None]] + ([] if self.classes is None else [self.classes])
+        LengthDistribution(self.grid, np.concatenate(rows))  # refuses what is none
 
     def __call__(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """pmf (n, bins) of the graph's outputs (n, k)."""
@@ -69,9 +86,11 @@ class Encoder(Storable):
     readout  from the output to distributions
     device   "cuda" where ONNX Runtime has it, else "cpu"; None takes what there is
 
-    On a CPU each request is run by itself: batches would be padded, and an int8 graph scales its
-    activations by the largest of a batch, so that answers would depend on the neighbours.
-    Raises ValueError for a graph that cannot be run, MissingExtraError without ONNX Runtime.
+    A float32 graph runs in batches on CUDA. On a CPU, and in int8, each request is run by itself:
+    batches would be padded, and an int8 graph scales its activations by the largest of a batch, so
+    that answers would depend on the neighbours.
+    Raises ValueError for a graph that cannot be run and a readout that is none, MissingExtraError
+    without ONNX Runtime.
     """
 
     kind = "encoder"
@@ -88,12 +107,15 @@ class Encoder(Storable):
         self.graph = graph
         self._number = {model: i for i, model in enumerate(self.models, 1)}
         self._session, self.device = _session(graph, device)
+        readout.check()
         try:
             outputs = self.outputs([Request(prompt="a")])
         except Exception as error:  # of what the runtime raises, little is documented
             raise ValueError(f"the graph does not run: {error}") from error
-        if self.readout(outputs).shape != (1, len(readout.prior)):
-            raise ValueError(f"the graph gives {outputs.shape[1]} outputs, which do not fit")
+        if outputs.ndim != 2 or outputs.shape[1] != readout.outputs or len(outputs) != 1:
+            raise ValueError(f"the graph gives {outputs.shape[1:]} outputs, which do not fit")
+        if not np.isfinite(outputs).all():
+            raise ValueError("the graph gives numbers that are not finite")
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:
         """See `lengthpred.Predictor`; a request without text gets the prior."""
@@ -105,10 +127,12 @@ class Encoder(Storable):
 
     def outputs(self, requests: Sequence[Request]) -> npt.NDArray[np.float32]:
         """What the graph says of each request, float32 (n, k)."""
+        if not requests:
+            return np.zeros((0, self.readout.outputs), np.float32)
         rows = self.reader.ids(requests)
         table = numbers(requests)
         model = np.array([self._number.get(r.model, 0) for r in requests], np.int64)
-        if self.device == "cuda":
+        if self.device == "cuda" and SCALED not in self.graph:
             return self._batched(rows, table, model)
 
         def one(i: int) -> npt.NDArray[np.float32]:
@@ -117,7 +141,7 @@ class Encoder(Storable):
         if len(rows) == 1:
             return one(0)
         # The runtime lets go of the interpreter's lock; each request keeps one core busy.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(_cores()) as pool:
             return np.concatenate(list(pool.map(one, range(len(rows)))))
 
     def _batched(
@@ -198,7 +222,7 @@ def numbers(requests: Sequence[Request]) -> npt.NDArray[np.float32]:
 def _session(graph: bytes, device: str | None) -> tuple[Any, Literal["cpu", "cuda"]]:
     """The graph in ONNX Runtime, and where it runs."""
     ort = require("onnxruntime", "onnx", "an encoder")
-    if EXTERNAL in graph:
+    if names_other_files(graph):
         raise ValueError("the graph keeps its weights in another file, which is not allowed")
     cuda = "CUDAExecutionProvider" in ort.get_available_providers()
     if device == "cuda" and not cuda:
@@ -214,3 +238,9 @@ def _session(graph: bytes, device: str | None) -> tuple[Any, Literal["cpu", "cud
     except Exception as error:  # of what the runtime raises, little is documented
         raise ValueError(f"the graph cannot be read: {error}") from error
     return session, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

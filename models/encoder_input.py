@@ -14,6 +14,8 @@ __all__ = ["Reader"]
 # Characters a token has at most, as a rule: what is cut before it is split into tokens leaves
 # enough of them, and a prompt of a megabyte costs no more than a long one.
 MOST_CHARACTERS = 12
+# What a tokenizer returns of a text is many times as large as its ids.
+AT_ONCE = 1000
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Reader:
             contexts = self._split([r.context[-most:] for r in requests])
             for row, ids in zip(found, contexts, strict=True):
                 row.extend([*ids[-(self.context_tokens - len(after)) :], *after] if ids else [])
-        return [np.array(row, np.int64) for row in found]
+        # A tokenizer without special tokens makes nothing of some prompts.
+        return [np.array(row or [self.pad], np.int64) for row in found]
 
     def padded(
         self, rows: Sequence[npt.NDArray[np.int64]]
@@ -89,7 +92,11 @@ class Reader:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         if len(clean) == 1:
             return [self._parsed.encode(clean[0], add_special_tokens=False).ids]
-        return [row.ids for row in self._parsed.encode_batch(clean, add_special_tokens=False)]
+        found: list[list[int]] = []
+        for start in range(0, len(clean), AT_ONCE):
+            part = clean[start : start + AT_ONCE]
+            found += [row.ids for row in self._parsed.encode_batch(part, add_special_tokens=False)]
+        return found
 
 
 def _ends(text: str, most: int) -> str:

@@ -109,22 +109,27 @@ def small_encoder(rows: Rows, held: Rows) -> Encoder:
     return Encoder(made, read, sorted({r.model for r in rows.requests}), readout, "cpu")
 
 
-def torch_encoder(folder: Path) -> Path:
-    """A BERT of two narrow layers with random weights, as `from_pretrained` reads it."""
+def torch_encoder(folder: Path, decoder: bool = False) -> Path:
+    """A narrow BERT, or an OPT, of random weights, as `from_pretrained` reads it."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     size = len(SPECIAL) + len(WORDS)
-    config = transformers.BertConfig(
-        vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
+    shape: dict[str, int] = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    if decoder:
+        ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+        config = transformers.OPTConfig(**shape, ffn_dim=64, word_embed_proj_dim=32, **ids)
+        transformers.OPTModel(config).save_pretrained(folder)
+    else:
+        config = transformers.BertConfig(**shape, intermediate_size=64)
+        transformers.BertModel(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(tokenizer())
     wrapped = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),

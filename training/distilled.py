@@ -7,14 +7,12 @@ Network", arXiv:1503.02531).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lengthpred.artifact import load
 from lengthpred.base import FloatArray, Predictor, Request
-from lengthpred.data.rows import Rows, joined, request_from_row
+from lengthpred.data.rows import Rows, joined, request_from_row, sampled
 from lengthpred.data.table import Table
 from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import SettingsError
@@ -85,24 +83,30 @@ def _asked(
 def _unlabelled(
     path: Path, rows: Rows, settings: DistilledSettings, rng: np.random.Generator
 ) -> Rows:
-    """Prompts of a table that may have no lengths; groups are numbered after those of `rows`."""
+    """Prompts of a table that may have no lengths, those of `rows` left out; at most `max_rows`.
+
+    Their groups are numbered after those of `rows`.
+    """
     table = Table(path, needs=("prompt",))
-    found = [request_from_row(row) for batch in table.batches() for row in batch.to_pylist()]
-    groups = table.groups() + (rows.groups.max() + 1 if len(rows) else 0)
-    kept = np.flatnonzero([bool(request.prompt) for request in found])
-    most = max(settings.max_rows - len(rows), 0)
-    if len(kept) > most:
-        kept = np.sort(rng.choice(kept, most, replace=False))
+    wanted = sampled(len(table), settings.max_rows, rng)
+    known = {(request.context, request.prompt) for request in rows.requests}
+    requests, groups, offset = [], table.groups() + int(rows.groups.max()) + 1, 0
+    kept: list[int] = []
+    for batch in table.batches():
+        inside = wanted[(wanted >= offset) & (wanted < offset + len(batch))]
+        for number, row in zip(inside, batch.take(inside - offset).to_pylist(), strict=True):
+            request = request_from_row(row)
+            if request.prompt and (request.context, request.prompt) not in known:
+                requests.append(request)
+                kept.append(int(number))
+        offset += len(batch)
     n = len(kept)
-    empty: dict[str, npt.NDArray[Any]] = {
-        name: np.zeros(n, values.dtype) for name, values in rows.columns.items()
-    }
     # Their lengths are never read: the teacher's word stands for them.
     return Rows(
-        requests=[found[i] for i in kept],
+        requests=requests,
         lengths=np.zeros(n, np.int64),
         censored=np.ones(n, bool),
         owner=np.arange(n),
         groups=groups[kept],
-        columns=empty,
+        columns={name: np.zeros(n, values.dtype) for name, values in rows.columns.items()},
     )

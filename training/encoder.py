@@ -51,22 +51,18 @@ def train(
     Raises DataError when there is too little to learn from, SettingsError for a transformer that
     cannot be had.
     """
-    torch = require("torch", "torch", WHY)
-    require("onnxruntime", "torch", WHY)
-    rows = rows.take([bool(request.prompt) for request in rows.requests])
-    calibration = calibration.take([bool(request.prompt) for request in calibration.requests])
-    if len(rows) < MIN_ROWS or len(calibration) < MIN_ROWS:
-        raise DataError(
-            f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
-            f"on; there are {len(rows)} and {len(calibration)}"
-        )
+    # What the last step needs, too: hours lie between.
+    torch = require("torch", "train,torch", WHY)
+    for module in ("transformers", "accelerate", "onnx", "onnxruntime", "scipy", "sklearn"):
+        require(module, "train,torch", WHY)
     session = session or Session(Reading())
+    rows, calibration = (_with_text(part) for part in (rows, calibration))
+    picked = _valid(rows, rng)
     on_progress("loading the encoder", 0, 0)
     found = pretrained(settings)
     reader = Reader(found.tokenizer, settings.tokens, settings.context_tokens, found.pad)
     models = sorted({request.model for request in rows.requests} - {""})
     classes = class_bins(rows, settings)
-    picked = _valid(rows, rng)
     seed = int(rng.integers(2**31))
     on_progress("splitting prompts into tokens", 0, 0)
     examples = [
@@ -74,24 +70,16 @@ def train(
         for part in (~picked, picked)
     ]
     torch.manual_seed(seed)
-    table = examples[0].numbers
-    scale = np.array([table.mean(axis=0), np.maximum(table.std(axis=0), 1e-2)], np.float32)
-    start = first_answer(examples[0].targets, settings)
-    network = build(found.model, settings, scale, len(models), start)
+    network = build(found, settings, *_beginning(examples[0], settings), len(models))
     loop = Loop(network, settings, found.pad, seed, on_progress, checkpoint, session)
     if not loop.run(*examples):
         raise SystemExit(0)
-    on_progress("exporting the encoder", 0, 0)
-    held = calibration.sample(CALIBRATION_ROWS, rng)
-    graph = export(network, table.shape[1])
     prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights).astype(np.float32)
     meaning = class_lengths(rows, classes) if settings.head == "classes" else None
-    exact = _encoder(graph, reader, models, settings, prior, meaning)
-    _check(network, exact, held.requests[:64])
-    served = exact
-    if settings.int8:
-        served = _encoder(quantise(graph), reader, models, settings, prior, meaning)
-        served = _faithful(exact, served, held.sample(CHECKED_ROWS, rng))
+    plain = _uncalibrated(settings, prior, meaning)
+    held = calibration.sample(CALIBRATION_ROWS, rng)
+    on_progress("exporting the encoder", 0, 0)
+    served = _exported(network, settings, reader, models, plain, held, rng)
     on_progress("calibrating the encoder", 0, 0)
     readout = fit_readout(served.outputs(held.requests), held, settings, prior, meaning)
     return Encoder(served.graph, reader, models, readout)
@@ -140,13 +128,43 @@ def _temperature(readout: Readout, outputs: npt.NDArray[np.float32], rows: Rows)
     return float(np.exp(best.x))
 
 
+def _with_text(rows: Rows) -> Rows:
+    """Those with a prompt; raises DataError when they are too few."""
+    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    if len(rows) < MIN_ROWS:
+        raise DataError(
+            f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
+            f"on; there are {len(rows)}"
+        )
+    return rows
+
+
 def _valid(rows: Rows, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Which rows tell when to stop, (n,): whole groups."""
-    groups = np.unique(rows.groups)
-    share = min(VALID_SHARE, VALID_ROWS / len(rows))
-    most = max(1, round(share * len(groups)))
-    picked = rng.choice(groups, min(most, max(len(groups) - 1, 1)), replace=False)
-    return np.isin(rows.groups, picked)
+    """Which rows tell when to stop, (n,): whole groups, as far as they leave most rows to learn.
+
+    Where the groups are too large for that, single rows.
+    """
+    most = max(1, round(min(VALID_SHARE * len(rows), VALID_ROWS)))
+    groups, number, sizes = np.unique(rows.groups, return_inverse=True, return_counts=True)
+    picked, taken = np.zeros(len(groups), bool), 0
+    for group in rng.permutation(len(groups)):
+        if taken + sizes[group] <= most:
+            picked[group], taken = True, taken + sizes[group]
+    if taken:
+        found: npt.NDArray[np.bool_] = picked[number]
+        return found
+    single = np.zeros(len(rows), bool)
+    single[rng.choice(len(rows), most, replace=False)] = True
+    return single
+
+
+def _beginning(
+    examples: Examples, settings: EncoderSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and spread of the numbers, (2, features), and the first answer, (outputs,)."""
+    table = examples.numbers
+    scale = np.array([table.mean(axis=0), np.maximum(table.std(axis=0), 1e-2)], np.float32)
+    return scale, first_answer(examples.targets, settings)
 
 
 def _examples(
@@ -166,22 +184,35 @@ def _examples(
     )
 
 
-def _encoder(
-    graph: bytes,
-    reader: Reader,
-    models: Sequence[str],
+def _uncalibrated(
     settings: EncoderSettings,
     prior: npt.NDArray[np.float32],
     meaning: npt.NDArray[np.float32] | None,
-) -> Encoder:
-    """One that is not calibrated yet, on the CPU, which every machine has."""
+) -> Readout:
     grid = LengthGrid()
     if settings.head in ("distribution", "classes"):
-        readout = Readout(grid, "classes", prior, 1.0, meaning)
-    else:
-        flat = ScoreTable(grid, np.zeros(1), prior[None], prior)
-        readout = Readout(grid, "score", prior, table=flat)
-    return Encoder(graph, reader, models, readout, "cpu")
+        return Readout(grid, "classes", prior, 1.0, meaning)
+    flat = ScoreTable(grid, np.zeros(1), prior[None], prior)
+    return Readout(grid, "score", prior, table=flat)
+
+
+def _exported(
+    network: Any,
+    settings: EncoderSettings,
+    reader: Reader,
+    models: Sequence[str],
+    readout: Readout,
+    held: Rows,
+    rng: np.random.Generator,
+) -> Encoder:
+    """The graph that is served, checked on held rows on the CPU, which every machine has."""
+    features = numbers(held.requests[:1]).shape[1]
+    exact = Encoder(export(network, features), reader, models, readout, "cpu")
+    _check(network, exact, held.requests[:64])
+    if not settings.int8:
+        return exact
+    small = Encoder(quantise(exact.graph), reader, models, readout, "cpu")
+    return _faithful(exact, small, held.sample(CHECKED_ROWS, rng))
 
 
 def _check(network: Any, exact: Encoder, requests: Sequence[Request]) -> None:
@@ -199,6 +230,8 @@ def _check(network: Any, exact: Encoder, requests: Sequence[Request]) -> None:
 def _faithful(exact: Encoder, quantised: Encoder, rows: Rows) -> Encoder:
     """The quantised one, unless it orders requests worse; then a warning says so."""
     known = rows.take(~rows.truth_censored)
+    if not len(known):
+        return quantised
     taus = [tau(_order(encoder, known.requests), known.truth) for encoder in (exact, quantised)]
     if taus[0] - taus[1] <= INT8_LOSS:
         return quantised

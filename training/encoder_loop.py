@@ -4,8 +4,10 @@ Which rows a step sees depends on the seed and the step alone, so that a run tha
 from its last checkpoint as if it had not been.
 """
 
+import hashlib
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import lengthpred
 from lengthpred.base import IntArray
-from lengthpred.errors import require
+from lengthpred.errors import SettingsError, require
 from lengthpred.training.encoder_network import WHY, rates
 from lengthpred.training.encoder_session import Reading, Session
 from lengthpred.training.encoder_targets import Targets, loss_of
@@ -73,8 +76,10 @@ class Loop:
         torch = require("torch", "torch", WHY)
         accelerate = require("accelerate", "torch", WHY)
         self.torch = torch
+        precision = self._precision(torch)
+        self.origin = _origin(torch, self.network)
         self.accelerator = accelerate.Accelerator(
-            mixed_precision=self._precision(torch), cpu=self.settings.device == "cpu"
+            mixed_precision=precision, cpu=self.settings.device == "cpu"
         )
         self.loss = loss_of(self.settings)
         groups = rates(self.network, self.settings)
@@ -92,7 +97,11 @@ class Loop:
         self.network.to("cpu").eval()
         self.accelerator.wait_for_everyone()
         main: bool = self.accelerator.is_main_process
+        processes = self.accelerator.num_processes
         self.accelerator.end_training()
+        if processes == 1:
+            # What it keeps for the process would refuse another precision to the next encoder.
+            accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
         return main
 
     def _steps(self, train: Examples, valid: Examples) -> None:
@@ -144,7 +153,10 @@ class Loop:
         # Early on the average would hold mostly the weights that training began with.
         keep = min(self.settings.averaging, self.step / (self.step + 9))
         for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - keep)
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - keep)
+            else:
+                self.average[name].copy_(value)
 
     def _loss(self, network: Any, rows: Examples, batch: IntArray, model: IntArray) -> Any:
         place = self.accelerator.device
@@ -215,34 +227,57 @@ class Loop:
             "average": self.average,
             "kept": self.kept,
             "counts": [self.step, self.best, self.worse],
+            "origin": [self.origin, self.accelerator.num_processes],
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.checkpoint.with_suffix(".new")
+        fresh = self.checkpoint.with_name(f"{self.checkpoint.name}.new")
         self.torch.save(state, fresh)
         os.replace(fresh, self.checkpoint)
         self._saved_s = time.monotonic()
 
     def _resume(self) -> None:
+        """Go on from the checkpoint, unless it is damaged or of another beginning."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return
-        # Tensors and numbers only: a file that holds anything else is refused.
         place = self.accelerator.device
-        state = self.torch.load(self.checkpoint, map_location=place, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        try:
+            # Tensors and numbers only: a file that holds anything else is refused.
+            state = self.torch.load(self.checkpoint, map_location=place, weights_only=True)
+            if state["origin"] != [self.origin, self.accelerator.num_processes]:
+                raise ValueError("it began with other weights, versions or processes")
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        except Exception as error:  # a damaged file raises what it likes
+            warnings.warn(
+                f"{self.checkpoint} cannot be gone on from, so training begins anew: {error}",
+                stacklevel=2,
+            )
+            self.network.load_state_dict(self.average)  # which is as it was made
+            return
         self.average, self.kept = state["average"], state["kept"]
         self.step, self.best, self.worse = state["counts"]
 
     def _precision(self, torch: Any) -> str:
+        gpu = torch.cuda.is_available() and self.settings.device != "cpu"
+        if self.settings.precision == "fp16" and not gpu:
+            raise SettingsError('precision = "fp16" needs a GPU: take "auto", "bf16" or "no"')
         if self.settings.precision != "auto":
             return self.settings.precision
-        if torch.cuda.is_available() and self.settings.device != "cpu":
+        if gpu:
             return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         # Without matrix instructions for it, bfloat16 is slower on a CPU than float32.
         quick = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
         return "bf16" if quick else "no"
+
+
+def _origin(torch: Any, network: Any) -> str:
+    """What a run begins with: the weights, and the versions that move them."""
+    hashed = hashlib.sha256(f"{lengthpred.__version__} {torch.__version__}".encode())
+    for name, value in network.state_dict().items():
+        hashed.update(name.encode() + value.cpu().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def _copy(network: Any) -> dict[str, Any]:

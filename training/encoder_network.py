@@ -36,51 +36,68 @@ def pretrained(settings: EncoderSettings) -> Pretrained:
     """
     require("torch", "torch", WHY)
     transformers = require("transformers", "torch", WHY)
-    asked = {"revision": settings.revision} if settings.revision else {}
     with Folder(settings.encoder) as place:
         try:
-            # Nothing of the model's own code is run; its attention is written out, since fused
-            # kernels cannot be exported with free lengths.
-            model = transformers.AutoModel.from_pretrained(
-                place, attn_implementation="eager", trust_remote_code=False, **asked
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                place, use_fast=True, trust_remote_code=False, **asked
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            model, tokenizer = _loaded(transformers, place, settings.revision)
+        except Exception as error:  # hubs, files and tokenizers raise what they like
             raise SettingsError(
                 f"the encoder '{settings.encoder}' cannot be loaded: {error}"
             ) from error
     if not tokenizer.is_fast:
         raise SettingsError(f"'{settings.encoder}' has no tokenizer.json: take another encoder")
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = _positions(model)
     if most and settings.tokens + settings.context_tokens > most:
         raise SettingsError(
             f"'{settings.encoder}' reads {most} tokens at most: tokens + context_tokens are "
             f"{settings.tokens + settings.context_tokens}"
         )
     _thin(model, settings)
-    for module in model.modules():
-        # Two passes over the data are too few for noise to help.
-        if type(module).__name__ == "Dropout":
-            module.p = 0.0
     pad = tokenizer.pad_token_id
     text = tokenizer.backend_tokenizer.to_str()
     return Pretrained(model, text.encode(), 0 if pad is None else int(pad))
 
 
+def _loaded(transformers: Any, place: str, revision: str) -> tuple[Any, Any]:
+    """The model and its tokenizer; nothing of the model's own code is run."""
+    asked: dict[str, Any] = {"revision": revision} if revision else {}
+    asked["trust_remote_code"] = False
+    config = transformers.AutoConfig.from_pretrained(place, **asked)
+    for name, value in vars(config).copy().items():
+        # Two passes over the data are too few for noise to help.
+        if ("drop" in name or name.endswith("_pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    # Attention is written out: fused kernels cannot be exported with free lengths.
+    model = transformers.AutoModel.from_pretrained(
+        place, config=config, attn_implementation="eager", **asked
+    )
+    return model.float(), transformers.AutoTokenizer.from_pretrained(place, use_fast=True, **asked)
+
+
+def _positions(model: Any) -> int | None:
+    """The tokens that it reads at most."""
+    most: int | None = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # RoBERTa's begin after the number of the padding.
+        if most and name.endswith("position_embeddings"):
+            skipped = getattr(module, "padding_idx", None)
+            most -= 0 if skipped is None else skipped + 1
+    return most
+
+
 def build(
-    base: Any,
+    found: Pretrained,
     settings: EncoderSettings,
     scale: npt.NDArray[np.float32],
-    models: int,
     start: npt.NDArray[np.float32],
+    models: int,
 ) -> Any:
     """The torch module: forward(input_ids, attention_mask, numbers, model) -> (n, outputs).
 
     scale   float32 (2, features): mean and spread of the numbers in the training rows
-    models  target models that are told apart; number 0 is any other
     start   float32 (outputs,): what is answered before anything is learnt
+    models  target models that are told apart; number 0 is any other
+
+    Raises SettingsError for a transformer that does not read ids and a mask.
     """
     torch = require("torch", "torch", WHY)
     nn = torch.nn
@@ -88,8 +105,8 @@ def build(
     class Network(torch.nn.Module):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
             super().__init__()
-            self.base = base
-            width = base.config.hidden_size
+            self.base = found.model
+            width = found.model.config.hidden_size
             self.register_buffer("mean", torch.tensor(scale[0]))
             self.register_buffer("spread", torch.tensor(scale[1]))
             self.numbers = nn.Sequential(nn.Linear(scale.shape[1], 64), nn.GELU())
@@ -110,10 +127,15 @@ def build(
             beside = torch.cat([self.numbers(scaled), self.model(model)], dim=1)
             return self.head(torch.cat([pooled, beside], dim=1)).float()
 
-    network = Network()
-    if settings.freeze:
-        network.base.requires_grad_(False)
-    _still(torch, network, scale.shape[1])
+    try:
+        network = Network()
+        if settings.freeze:
+            network.base.requires_grad_(False)
+        _still(torch, network, scale.shape[1])
+    except Exception as error:  # other people's models raise what they like
+        raise SettingsError(
+            f"'{settings.encoder}' is no transformer that reads token ids and a mask: {error!r}"
+        ) from error
     return network
 
 
@@ -179,7 +201,7 @@ def _thin(model: Any, settings: EncoderSettings) -> None:
         return
     if settings.layers > len(stack):
         raise SettingsError(f"layers = {settings.layers}: '{settings.encoder}' has {len(stack)}")
-    kept = np.linspace(0, len(stack) - 1, settings.layers + 1)[1:].round().astype(int)
+    kept = np.arange(1, settings.layers + 1) * len(stack) // settings.layers - 1
     layers = [stack[i] for i in kept]
     del stack[:]
     stack.extend(layers)

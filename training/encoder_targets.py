@@ -52,7 +52,7 @@ def class_bins(rows: Rows, settings: EncoderSettings) -> IntArray:
     DataError when the lengths are too few or too alike for so many classes.
     """
     grid = LengthGrid()
-    if settings.head == "distribution":
+    if settings.head != "classes":
         return np.arange(grid.bins)
     if isinstance(settings.classes, list):
         starts = np.unique(grid.index(settings.classes))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from lengthpred import LengthGrid, Request, load
 from lengthpred.errors import ArtifactError
 from lengthpred.metrics import tau
-from lengthpred.models.encoder import EXTERNAL, Encoder, Readout, numbers
+from lengthpred.models.encoder import Encoder, Readout, numbers
 from lengthpred.models.encoder_input import Reader
+from lengthpred.models.onnx_file import names_other_files
 from lengthpred.models.score_table import ScoreTable
 from tests.builders import build, synthetic_rows
 from tests.tiny_encoders import graph, reader, tokenizer
@@ -112,7 +113,7 @@ def test_what_is_unknown_of_a_conversation_is_a_number() -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (b"no graph", "cannot be read"),
+        (b"no graph", "no ONNX file"),
         (graph(np.zeros((30, 2)), np.zeros(2)), "do not fit"),
         (graph(np.zeros((3, GRID.bins)), np.zeros(GRID.bins)), "does not run"),
     ],
@@ -123,8 +124,8 @@ def test_a_graph_that_does_not_fit_is_refused(bad: bytes, says: str) -> None:
         Encoder(bad, reader(), [], Readout(GRID, "classes", FLAT))
 
 
-def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
-    """A graph names its files by path: it could read any on the machine."""
+def outside(tmp_path: Path) -> bytes:
+    """A graph that names a file beside it."""
     parsed = onnx.load_from_string(graph(np.zeros((30, GRID.bins)), np.zeros(GRID.bins)))
     onnx.save_model(
         parsed,
@@ -133,10 +134,87 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
         location="weights.bin",
         size_threshold=0,
     )
-    outside = (tmp_path / "g.onnx").read_bytes()
-    assert EXTERNAL in outside
-    with pytest.raises(ValueError, match="another file"):
-        Encoder(outside, reader(), [], Readout(GRID, "classes", FLAT))
+    return (tmp_path / "g.onnx").read_bytes()
+
+
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph names its files by path: it could read any on the machine."""
+    # The length of "location" in two bytes, which protobuf allows: no search finds all spellings.
+    entry = _field(1, b"location", wide=True) + _field(2, b"weights.bin")
+    tensor = b"\x08\x01\x10\x01" + _field(8, b"w") + _field(13, entry)
+    wide = _field(7, _field(5, tensor))
+    monkeypatch.chdir(tmp_path)
+    for data in (outside(tmp_path), wide):
+        assert onnx.load_from_string(data).graph.initializer[0].external_data[0].key == "location"
+        with pytest.raises(ValueError, match="another file"):
+            Encoder(data, reader(), [], Readout(GRID, "classes", FLAT))
+    assert not names_other_files(graph(np.zeros((30, GRID.bins)), np.zeros(GRID.bins)))
+
+
+def _field(number: int, value: bytes, wide: bool = False) -> bytes:
+    """A field of bytes, below 16 and shorter than 2**14, as protobuf writes it."""
+    size = len(value)
+    short = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+    return bytes([number << 3 | 2]) + (bytes([size | 128, 0]) if wide else short) + value
+
+
+def test_attributes_and_subgraphs_are_walked() -> None:
+    """A tensor may hide in a constant within the branch of a condition."""
+    hidden = onnx.TensorProto(name="h", data_type=1, dims=[1], data_location="EXTERNAL")
+    hidden.external_data.add(key="location", value="/etc/passwd")
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=hidden)
+    branch = onnx.helper.make_graph([constant], "branch", [], [])
+    node = onnx.helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    whole = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    assert names_other_files(whole.SerializeToString())
+    function = onnx.helper.make_function("d", "f", ["x"], ["y"], [constant], [])
+    whole = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []), functions=[function])
+    assert names_other_files(whole.SerializeToString())
+
+
+@pytest.mark.parametrize("data", [b"\x3a\xff\xff\xff\xff\x0f", b"\xff" * 20, b"\x0b"])
+def test_what_is_no_onnx_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="no ONNX file"):
+        names_other_files(data)
+
+
+@pytest.mark.parametrize(
+    ("readout", "says"),
+    [
+        (Readout(GRID, "classes", FLAT, 0.0), "above 0"),
+        (Readout(GRID, "classes", FLAT, float("nan")), "above 0"),
+        (Readout(GRID, "classes", FLAT * 2), "sum to one"),
+        (Readout(GRID, "classes", FLAT, 1.0, FLAT[None] * np.nan), "sum to one"),
+        (Readout(GRID, "score", FLAT), "lacks what it needs"),
+    ],
+    ids=["zero", "nan", "prior", "classes", "table"],
+)
+def test_a_readout_that_gives_no_distributions_is_refused(readout: Readout, says: str) -> None:
+    made = graph(np.zeros((reader().vocabulary, readout.outputs)), np.zeros(readout.outputs))
+    with pytest.raises(ValueError, match=says):
+        Encoder(made, reader(), [], readout)
+
+
+def test_a_graph_that_answers_with_no_number_is_refused() -> None:
+    made = graph(np.full((reader().vocabulary, GRID.bins), np.nan), np.zeros(GRID.bins))
+    with pytest.raises(ValueError, match="not finite"):
+        Encoder(made, reader(), [], Readout(GRID, "classes", FLAT))
+
+
+def test_nothing_is_asked_of_nobody() -> None:
+    encoder = build("encoder")
+    assert isinstance(encoder, Encoder)
+    assert encoder.outputs([]).shape == (0, GRID.bins)
+
+
+def test_a_prompt_of_which_a_tokenizer_makes_nothing() -> None:
+    bare = Tokenizer.from_str(tokenizer().decode())
+    bare.post_processor = None
+    bare.normalizer = normalizers.Replace("x", "")
+    found = Reader(bare.to_str().encode(), 8, pad=0).ids([Request(prompt="xxx")])
+    assert found[0].tolist() == [0]
 
 
 def test_a_damaged_artifact_is_named(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def test_prompts_without_lengths_are_learnt_from(teacher: str, tmp_path: Path) -
     few = lists.take(np.arange(60))
     alone = distil(few, teacher=[teacher])
     more = distil(few, teacher=[teacher], unlabelled=str(others))
+    again = distil(few, teacher=[teacher], unlabelled=str(others))
+    assert (again.score(lists.requests) == more.score(lists.requests)).all()
     assert order(more) > order(alone) + 0.1
 
 

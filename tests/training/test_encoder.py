@@ -160,6 +160,7 @@ def test_a_frozen_transformer_stays_as_it_is(folder: Path) -> None:
         ({"tokens": 100}, "reads 64 tokens at most"),
         ({"layers": 9}, "has 4"),
         ({"encoder": "/nowhere/at-all"}, "cannot be loaded"),
+        ({"encoder": "damaged"}, "'damaged' cannot be loaded"),
     ],
 )
 def test_a_transformer_that_does_not_fit(settings: dict[str, Any], says: str, folder: Path) -> None:
@@ -173,7 +174,13 @@ from pathlib import Path
 from lengthpred.training import encoder_loop
 from lengthpred.training.fit import fit
 encoder_loop.CHECKPOINT_S = 0.0
-fit("encoder", Path(sys.argv[1]), Path(sys.argv[2]), recipe=Path(sys.argv[3]))
+first = []
+def told(step, done, total):
+    if step == "training the encoder" and not first:
+        first.append(done)
+data, out, recipe = map(Path, sys.argv[1:])
+fit("encoder", data, out, recipe=recipe, on_progress=told)
+Path(f"{out}-first").write_text(str(first[0]))
 """
 
 
@@ -203,7 +210,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_path: Path
     assert process.wait() == -signal.SIGKILL and kept is not None
     assert not (tmp_path / "killed").exists()
     assert start("killed").wait() == 0
-    assert not list(tmp_path.glob(".killed.training-*"))
+    assert not list(tmp_path.glob(".killed*"))
+    begun = [int((tmp_path / f"{out}-first").read_text()) for out in ("undisturbed", "killed")]
+    assert begun[0] == 1 < begun[1]
     for name in ("encoder.onnx", "arrays.safetensors", "config.json"):
         first, second = (tmp_path / out / name for out in ("undisturbed", "killed"))
         assert first.read_bytes() == second.read_bytes(), name
@@ -223,6 +232,65 @@ try:
 finally:
     Path(f"{out}-{os.environ['RANK']}").write_text(f"{os.environ['WORLD_SIZE']} {steps[-1]}")
 """
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_checkpoint_that_does_not_fit_is_left_alone(
+    damage: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lengthpred.training import encoder_loop
+    from lengthpred.training.encoder import train
+
+    monkeypatch.setattr(encoder_loop, "CHECKPOINT_S", 0.0)
+    kept = tmp_path / "kept"
+    asked = EncoderSettings(encoder=str(folder), **FAST, epochs=1, precision="no")  # type: ignore[arg-type]
+    parts = synthetic_rows(300, 1), synthetic_rows(100, 2)
+    first = train(*parts, asked, np.random.default_rng(0), checkpoint=kept)
+    if damage == "cut":
+        kept.write_bytes(kept.read_bytes()[:1000])
+    else:  # that of a run that began with other weights
+        train(*parts, asked, np.random.default_rng(1), checkpoint=tmp_path / "b")
+        (tmp_path / "b").replace(kept)
+    with pytest.warns(UserWarning, match="begins anew"):
+        again = train(*parts, asked, np.random.default_rng(0), checkpoint=kept)
+    assert again.graph == first.graph
+
+
+def test_a_decoder_is_exported_too(tmp_path: Path) -> None:
+    """Its attention looks back only; the last token's state is what is read."""
+    made = torch_encoder(tmp_path / "opt", decoder=True)
+    encoder = trained(made, synthetic_rows(400, 1), pooling="last", head="point", int8=False)
+    test = synthetic_rows(300, 3)
+    assert tau(encoder.predict(test.requests).median(), test.truth) > 0.3
+
+
+def test_rows_of_one_group_are_parted_all_the_same(folder: Path) -> None:
+    from lengthpred.training.encoder import _valid
+
+    rng = np.random.default_rng(0)
+    rows = synthetic_rows(200)
+    assert _valid(replace(rows, groups=np.zeros(200, int)), rng).sum() == 16
+    uneven = np.repeat([0, 1, 2], [185, 10, 5])
+    picked = _valid(replace(rows, groups=uneven), rng)
+    assert 0 < picked.sum() <= 16 and not picked[:185].any()
+
+
+def test_two_precisions_in_one_process(folder: Path) -> None:
+    rows = synthetic_rows(200)
+    for precision in ("no", "bf16", "no"):
+        trained(folder, rows, epochs=1, precision=precision, int8=False)
+    with pytest.raises(SettingsError, match="needs a GPU"):
+        trained(folder, rows, precision="fp16")
+
+
+def test_calibration_rows_that_were_all_stopped(folder: Path) -> None:
+    from lengthpred.training.encoder import train
+
+    held = synthetic_rows(100, 2)
+    held = replace(held, censored=np.ones(len(held), bool))
+    asked = EncoderSettings(encoder=str(folder), **FAST, epochs=1)  # type: ignore[arg-type]
+    encoder = train(synthetic_rows(200, 1), held, asked, np.random.default_rng(0))
+    assert np.isfinite(encoder.predict(held.requests).pmf).all()
 
 
 def test_two_processes_train_one_artifact(folder: Path, tmp_path: Path) -> None:
@@ -266,5 +334,5 @@ def test_torch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     from lengthpred.training.encoder import train
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"lengthpred\[torch\]"):
+    with pytest.raises(MissingExtraError, match=r"lengthpred\[train,torch\]"):
         train(synthetic_rows(100), synthetic_rows(100), EncoderSettings(), np.random.default_rng(0))

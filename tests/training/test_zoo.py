@@ -75,7 +75,7 @@ def test_without_torch_encoders_are_left_out_with_the_command(
     done, left_out = train_all(read_recipes(["qlm", "s3", "ltr"]), table, None, tmp_path / "out")
     assert [one.recipe.name for one in done] == ["qlm"]
     assert [one.name for one in left_out] == ["s3", "ltr"]
-    assert all("pip install 'lengthpred[torch]'" in one.why for one in left_out)
+    assert all("pip install 'lengthpred[train,torch]'" in one.why for one in left_out)
     assert left_out[0].why == left_out[1].why
 
 
@@ -129,6 +129,18 @@ def test_a_test_table_of_its_own_leaves_all_rows_for_training(table: Table, tmp_
     make_parts(table, test, tmp_path / "a", max_rows=100, force=True)
     with pytest.raises(DataError, match="allow more rows"):
         make_parts(table, test, tmp_path / "b", max_rows=1)
+
+
+def test_a_large_group_does_not_empty_the_sample(tmp_path: Path) -> None:
+    groups = ["large"] * 250 + [f"talk {i // 2}" for i in range(150)]
+    table = Table(table_on_disk(tmp_path / "t.parquet", group=groups))
+    test = Table(table_on_disk(tmp_path / "test.parquet", synthetic_rows(50, 3)))
+    for seed in range(6):
+        parts = make_parts(table, test, tmp_path / f"{seed}", max_rows=100, seed=seed)
+        assert len(parts.train) == 100
+    whole = Table(table_on_disk(tmp_path / "one.parquet", group=["large"] * 400))
+    with pytest.raises(DataError, match="no group has 100 rows or fewer"):
+        make_parts(whole, test, tmp_path / "none", max_rows=100)
 
 
 @pytest.mark.slow
