@@ -48,7 +48,7 @@ def find_recipe(name: str) -> Path:
     Raises SettingsError when there is neither.
     """
     path, known = Path(name), shipped()
-    if path.exists():
+    if path.is_file():  # a folder is an artifact, such as `--out encoder` made
         return path
     if name not in known:
         raise SettingsError(

@@ -55,11 +55,15 @@ def make_parts(
 
 
 def _sample(table: Table, path: Path, most: int, seed: int) -> Table:
-    """Whole groups in a seeded order, as long as they fit."""
+    """Whole groups in a seeded order, without those that no longer fit."""
     groups = table.groups()
     sizes = np.bincount(groups)
-    order = np.random.default_rng([seed, 3]).permutation(np.flatnonzero(sizes))
-    kept = np.isin(groups, order[np.cumsum(sizes[order]) <= most])
+    chosen, left = np.zeros(len(sizes), bool), most
+    for group in np.random.default_rng([seed, 3]).permutation(np.flatnonzero(sizes)).tolist():
+        if sizes[group] <= left:
+            chosen[group] = True
+            left -= int(sizes[group])
+    kept = chosen[groups]
     if not kept.any():
         raise DataError(f"{table.path}: no group has {most} rows or fewer: allow more rows")
     offset, parts = 0, []

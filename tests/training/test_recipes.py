@@ -101,6 +101,8 @@ def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.M
     assert find_recipe("s3") == shipped()["s3"]
     (tmp_path / "s3").write_text("trees = 3\n")
     assert find_recipe("s3") == Path("s3")
+    (tmp_path / "encoder").mkdir()  # as `train encoder --out encoder` made it
+    assert find_recipe("encoder") == shipped()["encoder"]
     with pytest.raises(SettingsError, match=r"no recipe at magnos.*Did you mean 'magnus'\?"):
         find_recipe("magnos")
 
