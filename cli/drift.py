@@ -141,4 +141,7 @@ def _time(seconds: float) -> str:
         return ""
     if seconds < UNIX_TIMES:
         return f" ({seconds:,.0f} s)"
-    return f" ({datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC)"
+    try:
+        return f" ({datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC)"
+    except (ValueError, OverflowError, OSError):  # such as milliseconds: past the year 9999
+        return f" (arrival_s {seconds:.15g})"

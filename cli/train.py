@@ -1,5 +1,6 @@
 """`lengthpred train`: from a table to an artifact."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import print_json, progress, stdout, told_at_the_end
+from lengthpred.errors import SettingsError
 
 __all__ = ["register"]
 
@@ -43,7 +45,7 @@ def train(
         ),
     ] = None,
     teacher: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             help="An artifact to learn from (distilled); may be repeated.", show_default=False
         ),
@@ -54,7 +56,9 @@ def train(
             help="A table of prompts that the teacher is asked about, too.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="On one machine the same seed gives the same bytes.")
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the artifact at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -62,9 +66,10 @@ def train(
     from lengthpred.training.fit import fit
     from lengthpred.training.recipe import find_recipe
 
-    told: dict[str, object] = {"teacher": [str(path) for path in teacher]} if teacher else {}
+    told: dict[str, object] = {"teacher": teacher} if teacher else {}
     if unlabelled is not None:
         told["unlabelled"] = str(unlabelled)
+    _check_told(kind, told)
     with told_at_the_end(), progress() as bar:
         task = bar.add_task("training")
         trained = fit(
@@ -96,3 +101,14 @@ def train(
     stdout.print(f"wrote {escape(str(out))} ({kind})", highlight=False, soft_wrap=True)
     if scores:
         stdout.print(f"on the calibration rows: {scores}", highlight=False, soft_wrap=True)
+
+
+def _check_told(kind: str, told: Mapping[str, object]) -> None:
+    """Raise SettingsError for an option that is none of this kind's settings."""
+    from lengthpred.training.fit import KINDS
+
+    takers = {name: one.settings.model_fields for name, one in KINDS.items()}
+    for option in told:
+        if option not in takers.get(kind, told):
+            meant = ", ".join(name for name, fields in takers.items() if option in fields)
+            raise SettingsError(f"--{option} is for {meant}, not for '{kind}': leave it out")

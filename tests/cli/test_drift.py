@@ -30,6 +30,18 @@ def test_a_table_that_drifts(folder: Path, tmp_path: Path) -> None:
     assert "UTC) all traffic: lengths run longer than predicted" in out
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"), [(1e3, " (arrival_s 17600"), (1e9, " (arrival_s 1.7600")]
+)
+def test_times_in_other_units_are_told_as_they_are(
+    folder: Path, tmp_path: Path, scale: float, said: str
+) -> None:
+    times = (scale * (1.76e9 + 60.0 * np.arange(600))).tolist()
+    data = table(tmp_path / "t.parquet", 6, arrival_s=times)
+    out, _ = answered("drift", folder, "--data", data)
+    assert said in out
+
+
 def test_as_json(folder: Path, tmp_path: Path) -> None:
     data = table(tmp_path / "t.parquet", 6)
     out, _ = answered("drift", folder, "--data", data, "--window", 150, "--json")

@@ -61,6 +61,22 @@ def test_settings_that_do_not_fit(table: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+def test_options_of_another_kind_are_refused(table: Path, tmp_path: Path) -> None:
+    to = ("--data", table, "--out", tmp_path / "never")
+    said = refused("train", "boosted", *to, "--teacher", "b")
+    assert "--teacher is for distilled, not for 'boosted'" in said
+    said = refused("train", "sqlm", *to, "--unlabelled", table)
+    assert "--unlabelled is for distilled, not for 'sqlm'" in said
+    assert "Did you mean 'boosted'?" in refused("train", "bosted", *to, "--teacher", "b")
+
+
+def test_a_teacher_is_named_as_it_was_given(table: Path, tmp_path: Path) -> None:
+    """Without its dot, ./runs/enc would be a name on the hub."""
+    given = ("--data", table, "--out", tmp_path / "never", "--teacher", "./runs/enc")
+    said = refused("train", "distilled", *given, env={"HF_HUB_OFFLINE": "1"})
+    assert "runs/enc is not an artifact" in said
+
+
 def test_a_shipped_recipe_by_its_name(table: Path, tmp_path: Path) -> None:
     to = ("--data", table, "--out", tmp_path / "out")
     said, _ = answered("train", "histogram", *to, "--recipe", "qlm")
