@@ -6,6 +6,7 @@ Distribution Shift" (2021), for doing it online. Adapting the levels of one inte
 quantiles of others cross; here the whole distribution moves.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -135,7 +136,7 @@ class RefiningConformal(Conformal):
     def __init__(self, base: Predictor, half_life: float = 150.0, strength: float = 30.0) -> None:
         super().__init__(base, half_life, strength)
         self._second = Recalibration(half_life, strength)
-        self._given: OrderedDict[Request, LengthDistribution] = OrderedDict()
+        self._given: OrderedDict[bytes, LengthDistribution] = OrderedDict()
 
     def predict(self, requests: Sequence[Request]) -> LengthDistribution:
         """See `lengthpred.Predictor`: the second answer to what the base is unsure of."""
@@ -168,24 +169,24 @@ class RefiningConformal(Conformal):
         """See `Conformal`."""
         super().correct(requests, lengths, censored)
         lengths, censored = checked_lengths(requests, lengths, censored)
+        keys = [_digest(request) for request in requests]
         with self._lock:
-            known = [i for i, request in enumerate(requests) if request in self._given]
+            known = [i for i, key in enumerate(keys) if key in self._given]
             if known:
-                seen = [requests[i] for i in known]
-                dist = LengthDistribution.concat([self._given[request] for request in seen])
-                self._second = self._second.learnt(
-                    dist, paths_of(seen), lengths[known], censored[known]
-                )
+                dist = LengthDistribution.concat([self._given[keys[i]] for i in known])
+                paths = paths_of([requests[i] for i in known])
+                self._second = self._second.learnt(dist, paths, lengths[known], censored[known])
 
     def _first_answer(self, requests: Sequence[Request]) -> LengthDistribution:
         first: LengthDistribution = self.base.provisional(requests)[0]
         return first
 
     def _remember(self, requests: Sequence[Request], given: LengthDistribution) -> None:
+        keys = [_digest(request) for request in requests]
         with self._lock:
-            for request, one in zip(requests, given, strict=True):
-                self._given[request] = one
-                self._given.move_to_end(request)
+            for key, one in zip(keys, given, strict=True):
+                self._given[key] = one
+                self._given.move_to_end(key)
             while len(self._given) > REMEMBERED:
                 self._given.popitem(last=False)
 
@@ -208,6 +209,11 @@ class RefiningConformal(Conformal):
 
     def _recalibrations(self) -> dict[str, Recalibration]:
         return {"first": self._first, "second": self._second}
+
+
+def _digest(request: Request) -> bytes:
+    """Stands for the whole of a request, whose context alone may be 100 KB."""
+    return hashlib.blake2b(repr(request).encode(), digest_size=16).digest()
 
 
 def paths_of(requests: Sequence[Request]) -> list[tuple[str, ...]]:

@@ -1,6 +1,8 @@
 """Corrected as it is used: what it learns, what it keeps, what it passes on."""
 
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,29 @@ def test_first_and_second_answers_are_corrected_apart() -> None:
     kept, late = made.refine([odd[0]], 0.0)
     assert not late.any() and np.array_equal(kept.pmf, first.pmf[:1])
     check_predictor(Conformal(build("cascade")))
+
+
+def test_second_answers_are_remembered_without_their_texts() -> None:
+    class Unsure:
+        def p_value(self, requests: Sequence[Request]) -> np.ndarray:
+            return np.full(len(requests), 0.01)
+
+    made: Any = Conformal(Cascade(Wide(), Unsure(), FixedPredictor(default=30)))
+    long = "all that was said before " * 40_000
+    tracemalloc.start()
+    for i in range(30):
+        made.predict([Request(prompt=f"ask {i}", context=long + str(i))])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 5_000_000 < 30 * len(long)
+    before = made._second
+    # Equal requests are one; another context, or another model, is another request.
+    asked = Request(prompt="ask 3", context=long + "3")
+    for other in (replace(asked, context=long), replace(asked, model="a")):
+        made.correct([other], np.array([50]), np.array([False]))
+        assert made._second is before
+    made.correct([asked], np.array([50]), np.array([False]))
+    assert made._second is not before
 
 
 def test_what_it_learnt_is_saved(tmp_path: Path) -> None:
