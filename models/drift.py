@@ -7,7 +7,7 @@ change-point from cumulative sum tests" (1971).
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -31,7 +31,8 @@ class DriftSettings:
 
     tolerance  how far a domain's mean score may move without an alarm
     threshold  sum of what lies beyond the tolerance at which the alarm is raised
-    least      observations of a domain before its first alarm
+    least      observations of a domain before its first alarm, and after an alarm those that tell
+               what is now usual, untested
     reference  observations that a mean score of 0 counts for in a domain's usual one: more finds
                sooner what was never right
     most_keys  domains that are kept; the one not seen for longest gives way
@@ -109,16 +110,22 @@ class _Total:
 
 @dataclass
 class _Track:
-    """One domain's tests: its usual scores, sums of what lay beyond the tolerance, and the scores
-    since each of these was 0."""
+    """One domain's tests: its usual scores, sums of what lay beyond the tolerance, the scores since
+    each of these was 0, and how many observations to come only tell what is usual."""
 
     usual: _Total
     seen: int = 0
     beyond: list[float] = field(default_factory=lambda: [0.0] * 3)
     since: list[_Total] = field(default_factory=lambda: [_Total(), _Total(), _Total()])
+    untested: int = 0
 
     def step(self, side: float, spread: float, settings: DriftSettings) -> int | None:
         """Count one observation; the number of the direction that drifted, if any has."""
+        if self.untested:
+            self.untested -= 1
+            self.seen += 1
+            self.usual.add(side, spread)
+            return None
         side_moved = side - self.usual.side / self.usual.weight
         spread_moved = spread - self.usual.spread / self.usual.weight
         for i, moved in enumerate((side_moved, -side_moved, spread_moved)):
@@ -134,10 +141,14 @@ class _Track:
         longer, shorter, wider = self.beyond
         return int(np.argmax([longer, shorter, wider / 2]))
 
-    def restart(self, direction: int) -> _Total:
-        """Begin anew: usual is now what came since the change, which is returned."""
+    def restart(self, direction: int, untested: int) -> _Total:
+        """Begin anew; returns what came since the change.
+
+        Usual is what the next `untested` observations will say. Those that raised the alarm were
+        chosen by it: they lie further out than what follows, which would be told as one more drift.
+        """
         since = self.since[direction]
-        self.usual = replace(since)
+        self.usual, self.untested = _Total(), untested
         self.beyond, self.since = [0.0] * 3, [_Total(), _Total(), _Total()]
         return since
 
@@ -180,7 +191,8 @@ class DriftMonitor:
         """The alarms that true lengths, (n,), in tokens, raise, in the order of the requests.
 
         Where `censored`, the answer was stopped. After an alarm a domain's tests begin anew from
-        where it is: one drift is told once. Raises ValueError for shapes that do not fit.
+        where its next observations are: one drift is told once. Raises ValueError for shapes that
+        do not fit.
         """
         tokens, stopped = np.asarray(lengths, np.int64), np.asarray(censored, bool)
         n = len(requests)
@@ -202,7 +214,7 @@ class DriftMonitor:
         found = track.step(side, spread, self.settings)
         if found is None:
             return []
-        since, direction = track.restart(found), DIRECTIONS[found]
+        since, direction = track.restart(found, self.settings.least), DIRECTIONS[found]
         percentile = 50 * (1 + since.side / since.weight)
         if direction == "wider":
             percentile = 25 * (1 + since.spread / since.weight)

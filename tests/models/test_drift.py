@@ -60,6 +60,21 @@ def test_a_shift_is_told_once_with_its_direction(
     assert back == {"longer": ["shorter"], "shorter": ["longer"], "wider": []}[direction]
 
 
+@pytest.mark.parametrize("factor", [4.0, 0.5])
+def test_one_shift_is_one_alarm_whatever_the_seed(factor: float) -> None:
+    """Usual is not what the few extreme observations say that raised the alarm."""
+    early = repeated = 0
+    for seed in range(30):
+        monitor = DriftMonitor(domains=lambda request: [])
+        lengths = np.concatenate(
+            [truths(500, seed=seed), truths(2000, 100 * factor, seed=seed + 1000)]
+        )
+        found = [alarm.at for alarm in told(monitor, [A] * 2500, lengths)]
+        early += sum(at <= 500 for at in found)
+        repeated += len([at for at in found if at > 500]) - 1
+    assert (early, repeated) == (0, 0)
+
+
 def test_only_the_traffic_that_drifted_is_named() -> None:
     monitor = DriftMonitor()
     told(monitor, [A, B] * 500, truths(1000))
