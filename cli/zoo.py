@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+SPLIT = "split"
+FILES = ("eval.json", "eval.csv", "zoo.json", "report.html")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -88,6 +91,8 @@ def zoo(
     from lengthpred.cli.report import write_or_say
     from lengthpred.cli.zoo_table import print_zoo
     from lengthpred.data.table import Table
+    from lengthpred.eval.ceiling import CEILINGS
+    from lengthpred.eval.controls import CONTROLS
     from lengthpred.eval.output import Document, check_out, write_results, write_whole
     from lengthpred.eval.report.page import write_report
     from lengthpred.eval.report.pareto import zoo_section
@@ -96,14 +101,21 @@ def zoo(
     from lengthpred.training.zoo_data import make_parts
 
     ratios = parse_ratios(ood_ratio)
-    names = [name.strip() for name in recipes.split(",") if name.strip()] or list(shipped())
-    plan = read_recipes(names, encoder=encoder, originals=originals)
+    names = [name.strip() for name in recipes.split(",") if name.strip()]
+    names = names or [str(path) for path in shipped().values()]
+    taken = (SPLIT, *FILES, *CONTROLS, *CEILINGS)
+    plan = read_recipes(names, encoder=encoder, originals=originals, taken=taken)
     check_out(out, force=force)
     for recipe in plan:
         check_target(out / recipe.name, force=force)
     given = Table(data), None if test is None else Table(test)
-    parts = make_parts(*given, out / "split", max_rows=max_rows, seed=seed, force=force)
-    trained, left_out = _train(plan, parts, out, time_budget, seed, force)
+    parts = make_parts(*given, out / SPLIT, max_rows=max_rows, seed=seed, force=force)
+    try:
+        trained, left_out = _train(plan, parts, out, time_budget, seed, force)
+    except BaseException:  # a signal, too: the same command can then be given again
+        if not any((out / recipe.name).exists() for recipe in plan):
+            parts.discard()
+        raise
     comparison = _compare(trained, parts, max_rows, ratios, seed)
     entries = [_entry(one) for one in trained]
     comparison = replace(comparison, notes=[*_notes(trained, left_out), *comparison.notes])
@@ -111,7 +123,7 @@ def zoo(
     document = Document(command, parts.test.fingerprint, seed, comparison.results)
     summary = {
         "recipes": [asdict(entry) for entry in entries],
-        "left_out": [asdict(one) for one in left_out],
+        "left_out": [{"name": one.name, "why": one.why} for one in left_out],
     }
     console = stderr if as_json else stdout
     if as_json:
@@ -164,7 +176,8 @@ def _train(
         )
     if not trained:
         reasons = dict.fromkeys(f"{one.name}: {one.why}" for one in left_out)
-        raise LengthPredError(f"no recipe was trained. {'; '.join(reasons)}")
+        said = f"no recipe was trained. {'; '.join(reasons)}"
+        raise RuntimeError(said) if any(one.defect for one in left_out) else LengthPredError(said)
     return trained, left_out
 
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,26 +58,35 @@ class Trained:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A recipe that was not trained, and why."""
+    """A recipe that was not trained, and why; `defect`: it is ours, no fault of the input."""
 
     name: str
     why: str
+    defect: bool = False
 
 
 def read_recipes(
-    names: Sequence[str], *, encoder: str | None = None, originals: bool = False
+    names: Sequence[str],
+    *,
+    encoder: str | None = None,
+    originals: bool = False,
+    taken: Collection[str] = (),
 ) -> list[Recipe]:
     """The recipes of these names or paths, the cheap ones first.
 
     encoder: a transformer in the place of the recipes' own. originals: with the models that the
-    papers had, where these are known. Raises SettingsError for what is no recipe, or
-    for two of one name.
+    papers had, where these are known. taken: names that no recipe may have. Raises SettingsError
+    for what is no recipe, for one with such a name, or for two of one name.
     """
     found: dict[str, Recipe] = {}
     for given in dict.fromkeys(names):
         path = find_recipe(given)
         if path.stem in found:
             raise SettingsError(f"two recipes are called '{path.stem}': rename one of the files")
+        if path.stem in taken:
+            raise SettingsError(
+                f"{path}: the results have something else called '{path.stem}': rename the file"
+            )
         found[path.stem] = _recipe(path, encoder, originals)
     return sorted(found.values(), key=lambda recipe: _rank(recipe.kind))
 
@@ -127,7 +136,7 @@ def train_all(
             left_out.append(LeftOut(recipe.name, str(error)))
         except Exception as error:  # a defect in one must not lose hours of the others
             defect = f"a defect in lengthpred: {type(error).__name__}: {error}"
-            left_out.append(LeftOut(recipe.name, defect))
+            left_out.append(LeftOut(recipe.name, defect, True))
         else:
             longest[recipe.kind] = max(one.seconds, longest.get(recipe.kind, 0.0))
             done.append(one)

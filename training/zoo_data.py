@@ -1,6 +1,7 @@
 """The rows that all recipes of a zoo are trained, calibrated and judged on."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,23 @@ __all__ = ["Parts", "make_parts"]
 
 @dataclass(frozen=True)
 class Parts:
-    """Without `calibration`, each training cuts the same groups off `train` for it."""
+    """Without `calibration`, each training cuts the same groups off `train` for it.
+
+    written: the files that were made for it
+    """
 
     train: Table
     calibration: Table | None
     test: Table
+    written: Sequence[Path] = ()
+
+    def discard(self) -> None:
+        """Remove what was written, and its folder where nothing else is in it."""
+        for path in self.written:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in self.written}:
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def make_parts(
@@ -38,6 +51,7 @@ def make_parts(
     max_rows: about so many rows of `table` are used, whole groups. Raises DataError for what
     cannot be split, or is there already and not `force`.
     """
+    written: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="lengthpred-zoo-") as scratch:
         if max_rows is not None and max_rows < len(table):
             kept = Path(scratch) / "sample.parquet"
@@ -47,11 +61,12 @@ def make_parts(
                 if kept.exists() and not force:
                     raise DataError(f"{kept} exists already: add --force")
             table = _sample(table, kept, max_rows, seed)
+            written = [kept]
         if test is not None:
-            return Parts(table, None, test)
+            return Parts(table, None, test, written)
         split_table(table, out, SplitSettings(seed=seed), force=force)
-    names = ("train", "calibration", "test")
-    return Parts(*(Table(out / f"{name}.parquet") for name in names))
+    written = [out / f"{name}.parquet" for name in ("train", "calibration", "test")]
+    return Parts(*map(Table, written), written)
 
 
 def _sample(table: Table, path: Path, most: int, seed: int) -> Table:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.builders import synthetic_rows
 from tests.cli.commands import answered, refused
+from tests.data_files import lengthpred
 from tests.tiny_encoders import torch_encoder
 from tests.training.tables import table_on_disk, write_recipe
 
@@ -75,9 +76,35 @@ def test_what_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ("--data", table, "--out", out)
     assert "Did you mean 'qlm'?" in refused("zoo", *given, "--recipes", "qlmm")
-    assert "no recipe was trained. " in refused("zoo", *given, "--recipes", "distilled")
+    for _ in range(2):  # nothing stays that would want --force
+        assert "no recipe was trained. " in refused("zoo", *given, "--recipes", "distilled")
+        assert not (out / "split").exists()
+    for name in ("split", "oracle", "ceiling", "samples-max", "eval.json"):
+        mine = recipe(tmp_path, name, "histogram")
+        said = refused("zoo", *given, "--recipes", mine)
+        assert f"something else called '{name}'" in said
     assert "is not a file" in refused("zoo", "--data", tmp_path / "no", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_defect_of_ours_is_told_by_the_exit_code(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lengthpred.training.histogram.train", lambda *_: 1 / 0)
+    code, _, err = lengthpred(
+        "zoo", "--data", table, "--out", tmp_path / "out", "--recipes", "qlm,distilled"
+    )
+    assert code == 1 and "qlm: a defect in lengthpred: ZeroDivisionError" in err
+
+
+def test_without_recipes_the_shipped_ones_are_meant(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "qlm").write_text("no recipe")
+    monkeypatch.setattr("lengthpred.training.zoo.train_kind", lambda *_, **__: 1 / 0)
+    _, _, err = lengthpred("zoo", "--data", table, "--out", tmp_path / "out")
+    assert "qlm: a defect" in err and "s3: a defect" in err
 
 
 @pytest.mark.slow

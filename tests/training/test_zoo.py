@@ -64,7 +64,7 @@ def test_a_defect_in_one_is_told_apart(
     monkeypatch.setattr(ranker, "deal", lambda n, queue, rng: 1 / 0)
     plan = read_recipes(quick(tmp_path / "r", "ranker", "histogram"))
     done, left_out = train_all(plan, table, None, tmp_path / "out")
-    assert [one.recipe.name for one in done] == ["my-histogram"]
+    assert [one.recipe.name for one in done] == ["my-histogram"] and left_out[0].defect
     assert left_out[0].why == "a defect in lengthpred: ZeroDivisionError: division by zero"
 
 
@@ -126,7 +126,11 @@ def test_a_test_table_of_its_own_leaves_all_rows_for_training(table: Table, tmp_
     assert len(few.train) == 100 and few.test is test
     with pytest.raises(DataError, match="--force"):
         make_parts(table, test, tmp_path / "a", max_rows=100)
-    make_parts(table, test, tmp_path / "a", max_rows=100, force=True)
+    again = make_parts(table, test, tmp_path / "a", max_rows=100, force=True)
+    parts.discard()
+    assert table.path.exists() and (tmp_path / "a" / "train.parquet").exists()
+    again.discard()
+    assert table.path.exists() and test.path.exists() and not (tmp_path / "a").exists()
     with pytest.raises(DataError, match="allow more rows"):
         make_parts(table, test, tmp_path / "b", max_rows=1)
 
