@@ -66,7 +66,8 @@ def make_parts(
             return Parts(table, None, test, written)
         split_table(table, out, SplitSettings(seed=seed), force=force)
     written = [out / f"{name}.parquet" for name in ("train", "calibration", "test")]
-    return Parts(*map(Table, written), written)
+    train, calibration, last = map(Table, written)
+    return Parts(train, calibration, last, written)
 
 
 def _sample(table: Table, path: Path, most: int, seed: int) -> Table:
