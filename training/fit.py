@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 
 from lengthpred.artifact import Card, Storable, check_target
 from lengthpred.base import Refiner
+from lengthpred.data.groups import content_keys
 from lengthpred.data.table import Rows, Table
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 from lengthpred.manifest import sha256
 from lengthpred.metrics import scores
+from lengthpred.models.average import Average
+from lengthpred.models.conformal import Conformal
 from lengthpred.training.encoder_session import Session
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.recipe import read_recipe
@@ -92,7 +96,8 @@ def fit(
     """Train a `kind` on the table `data` and save it to the folder `out`.
 
     told: settings that go before those of the recipe.
-    Without `calibration`, a seeded 15 % of the groups of `data` are kept from training for it.
+    Without `calibration`, a seeded 15 % of the groups of `data` are kept from training for it. Of a
+    `calibration`, rows with the context and prompt of a training row are left out, with a warning.
     Everything that can be refused is refused before the work: raises SettingsError, DataError or
     ArtifactError.
     """
@@ -102,6 +107,11 @@ def fit(
     check_target(out, force=force)
     table = Table(data)
     held = Table(calibration) if calibration is not None else None
+    if held is not None and held.fingerprint == table.fingerprint:
+        raise DataError(
+            f"{calibration} holds the very rows of {data}: calibrate on rows that training does "
+            "not see, or leave --calibration out"
+        )
     checkpoint = _checkpoint(kind, table, held, settings, seed, out)
     trained = train_kind(kind, table, held, settings, seed, on_progress, checkpoint)
     trained.save(out, force=force)
@@ -122,6 +132,11 @@ def train_kind(
 ) -> Storable:
     """A trained `kind`, its card filled in; see `fit`.
 
+    The card names the target models of the table, and its fingerprint. An average or a correction
+    learns of no model: theirs are those of the artifacts that it is made of, and a correction has
+    its base's fingerprint. A correction has observed the calibration rows: its metrics are those of
+    its base, before it was corrected.
+
     checkpoint: where a kind that `resumes` keeps its state; None keeps none. session: what such a
     kind shares with others, and when it has to end.
     """
@@ -136,14 +151,26 @@ def train_kind(
         source = _stream(table, calibration, seed, models)
     resumed = {"checkpoint": checkpoint, "session": session} if KINDS[kind].resumes else {}
     trained: Storable = trainer.train(source, held, settings, rng, on_progress, **resumed)
+    if isinstance(trained, Average):
+        models = {name for part in trained.parts for name in _card(part).models}
+    judged: Any = trained
+    if isinstance(trained, Conformal):
+        judged, card = trained.base, _card(trained.base)
+        if calibration is None and card.fingerprint == fingerprint:
+            warnings.warn(
+                f"the base was trained on {table.path}, so the rows that correct it may be those "
+                "that it learnt, and its intervals get too narrow: give rows that it did not see",
+                stacklevel=2,
+            )
+        models, fingerprint = set(card.models), card.fingerprint
     named = tuple(sorted(models - {""}))
     on_progress("scoring", 0, 0)
     # What refines takes its time over an answer.
-    refines = isinstance(getattr(trained, "fallback", trained), Refiner)
+    refines = isinstance(getattr(judged, "fallback", judged), Refiner)
     if refines or KINDS[kind].slow:
         most = REFINED_ROWS if refines else SLOW_ROWS
         held = held.sample(most, np.random.default_rng([seed, 2]))
-    trained.card = Card(named, fingerprint, _scores(trained, held, rng))
+    trained.card = Card(named, fingerprint, _scores(judged, held, rng))
     return trained
 
 
@@ -163,7 +190,9 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
     """Training rows and calibration rows, in memory; no group is in both."""
     rows = table.rows(most, seed)
     if calibration is not None:
-        return rows, calibration.rows(CALIBRATION_ROWS, seed)
+        held_rows = calibration.rows(CALIBRATION_ROWS, seed)
+        # Of a longer table only a sample is here, which would tell little.
+        return rows, held_rows if len(table) > most else _unseen(held_rows, rows, calibration)
     held = _held(len(table), seed)[rows.groups]
     if held.all() or not held.any():
         raise DataError(
@@ -172,6 +201,37 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
         )
     rng = np.random.default_rng([seed, 2])
     return rows.take(~held), rows.take(held).sample(CALIBRATION_ROWS, rng)
+
+
+def _unseen(held: Rows, rows: Rows, calibration: Table) -> Rows:
+    """The held rows whose context and prompt no training row has; warns of the others."""
+    seen = np.isin(_contents(held), _contents(rows))
+    # Where neither text is known, rows that look alike are not the same.
+    seen &= np.array([bool(request.prompt or request.context) for request in held.requests])
+    if not seen.any():
+        return held
+    if seen.all():
+        raise DataError(
+            f"{calibration.path}: all of its rows have the context and prompt of training rows: "
+            "calibrate on rows that training does not see, or leave --calibration out"
+        )
+    warnings.warn(
+        f"{calibration.path}: {int(seen.sum()):,} of {len(held):,} rows have the context and "
+        "prompt of training rows, and are left out",
+        stacklevel=2,
+    )
+    return held.take(~seen)
+
+
+def _contents(rows: Rows) -> Any:
+    columns = {name: [getattr(r, name) for r in rows.requests] for name in ("context", "prompt")}
+    return content_keys(columns, len(rows))
+
+
+def _card(part: object) -> Card:
+    """What is known of the training of an artifact's part."""
+    card: Card = getattr(part, "card", Card())
+    return card
 
 
 def _stream(table: Table, calibration: Table | None, seed: int, models: set[str]) -> Iterator[Rows]:
@@ -191,7 +251,7 @@ def _held(groups: int, seed: int) -> Any:
     return np.random.default_rng([seed, 1]).random(groups) < CALIBRATION_SHARE
 
 
-def _scores(trained: Storable, held: Rows, rng: np.random.Generator) -> dict[str, float]:
+def _scores(trained: Any, held: Rows, rng: np.random.Generator) -> dict[str, float]:
     """The metrics that the manifest records: of the calibration rows."""
     if not hasattr(trained, "predict"):
         return {}

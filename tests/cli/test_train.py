@@ -8,6 +8,7 @@ import pytest
 from lengthpred.artifact import read_manifest
 from lengthpred.cli.train import train
 from lengthpred.data.table import Table
+from tests.builders import synthetic_rows
 from tests.cli.commands import answered, refused
 from tests.training.tables import table_on_disk, write_recipe
 
@@ -29,7 +30,7 @@ def test_it_writes_an_artifact_and_says_how_good_it_is(table: Path, tmp_path: Pa
 
 
 def test_a_recipe_a_seed_and_a_calibration_table(table: Path, tmp_path: Path) -> None:
-    held = table_on_disk(tmp_path / "held.parquet")
+    held = table_on_disk(tmp_path / "held.parquet", synthetic_rows(90, 5))
     recipe = write_recipe(tmp_path / "recipe.toml", "sqlm")
     said, _ = answered(
         *("train", "sqlm", "--data", table, "--calibration", held, "--recipe", recipe),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lengthpred import LengthDistribution, LengthGrid, Predictor, Request, load
+from lengthpred.artifact import Card
 from lengthpred.base import Observer, Refiner
 from lengthpred.data.table import Table
 from lengthpred.errors import ArtifactError, SettingsError
@@ -171,7 +172,9 @@ def test_wrong_lengths_are_refused() -> None:
 
 
 def test_trained_from_a_recipe(tmp_path: Path) -> None:
-    base = build("boosted").save(tmp_path / "base")
+    trained = build("boosted")
+    trained.card = Card(("model-a", "model-b"), "0" * 64, {})
+    base = trained.save(tmp_path / "base")
     recipe = tmp_path / "r.toml"
     shifted = ROWS.truth * 3
     table = Table(write_rows(tmp_path / "t.parquet", ROWS, shifted))

@@ -1,5 +1,6 @@
 """From a table to an artifact: seeds, calibration rows, and what the manifest records."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,14 +8,19 @@ import numpy as np
 import pytest
 
 from lengthpred import Request, load
-from lengthpred.artifact import load_storable, read_manifest
+from lengthpred.artifact import Card, load_storable, read_manifest
 from lengthpred.data.table import Rows, Table
 from lengthpred.errors import ArtifactError, DataError, SettingsError
 from lengthpred.models.cascade import Cascade
 from lengthpred.models.controls import fit_prompt_length
 from lengthpred.models.histogram import Histogram
 from lengthpred.training import boosted, detectors, fit, histogram
-from lengthpred.training.settings import HistogramSettings, SqlmSettings
+from lengthpred.training.settings import (
+    AverageSettings,
+    ConformalSettings,
+    HistogramSettings,
+    SqlmSettings,
+)
 from tests.builders import build, synthetic_rows
 from tests.training.tables import QUICK, table_on_disk, write_recipe
 
@@ -45,8 +51,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_kind_is_trained_here_or_needs_a_model() -> None:
-    # test_slm.py, test_slm_states.py and test_slm_prefill.py train these.
-    assert fit.KINDS.keys() - QUICK.keys() == {"slm", "slm-prefill", "slm-states"}
+    # test_slm.py, test_slm_states.py and test_slm_prefill.py train these, …
+    models = {"slm", "slm-prefill", "slm-states", "encoder"}
+    # … and these are made of artifacts.
+    assert fit.KINDS.keys() - QUICK.keys() == models | {"average", "conformal", "distilled"}
 
 
 @pytest.mark.parametrize("kind", sorted(QUICK))
@@ -137,7 +145,8 @@ def test_the_manifest_says_what_it_was_trained_on(kind: str, trained: Trained, t
 def test_a_calibration_table_is_all_that_calibrates(
     kind: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = table_on_disk(tmp_path / "held.parquet", synthetic_rows(90, 5))
+    prompts = [f"held back {i}" for i in range(90)]
+    held = table_on_disk(tmp_path / "held.parquet", synthetic_rows(90, 5), prompt=prompts)
     seen: list[tuple[Rows, Rows]] = []
     module = {"boosted": boosted, "detector": detectors, "histogram": histogram}[kind]
     real = module.train
@@ -150,9 +159,65 @@ def test_a_calibration_table_is_all_that_calibrates(
     trained(kind, "out", calibration=held)
     rows, calibration = seen[0]
     assert len(rows) == 400
-    assert [r.prompt for r in calibration.requests] == [
-        r.prompt for r in synthetic_rows(90, 5).requests
-    ]
+    assert [request.prompt for request in calibration.requests] == prompts
+
+
+def test_calibration_rows_that_were_learnt_are_refused_or_left_out(
+    table: Path, trained: Trained, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(table.read_bytes())
+    with pytest.raises(DataError, match=r"copy\.parquet holds the very rows"):
+        trained("histogram", "out", calibration=copy)
+    prompts = [request.prompt for request in synthetic_rows(400).requests]
+    few = synthetic_rows(90, 5)
+    repeated = Table(table_on_disk(tmp_path / "all.parquet", few, prompt=prompts[:90]))
+    with pytest.raises(DataError, match="all of its rows have the context and prompt"):
+        fit._halves(Table(table), repeated, 400, 0)
+    some = [*prompts[:30], *(f"held back {i}" for i in range(50)), *[""] * 10]
+    held = Table(table_on_disk(tmp_path / "held.parquet", few, prompt=some))
+    with pytest.warns(UserWarning, match="30 of 90 rows have the context and prompt"):
+        kept = fit._halves(Table(table), held, 400, 0)[1]
+    assert [request.prompt for request in kept.requests] == some[30:]
+    # Of a longer table only a sample is at hand.
+    assert len(fit._halves(Table(table), held, 399, 0)[1]) == 90
+    # Prompts that were not recorded are not the same prompt.
+    textless = Table(table_on_disk(tmp_path / "textless.parquet", prompt=[""] * 400))
+    assert len(fit._halves(textless, held, 400, 0)[1]) == 90
+
+
+def test_what_is_made_of_artifacts_names_their_models(tmp_path: Path, table: Path) -> None:
+    for name, models in (("a", ("model-a", "old")), ("b", ("model-b",))):
+        part = build("boosted")
+        part.card = Card(models, name * 64, {})
+        part.save(tmp_path / name)
+    parts = [str(tmp_path / name) for name in "ab"]
+    made = fit.train_kind("average", Table(table), None, AverageSettings(parts=parts), 0)
+    assert made.card.models == ("model-a", "model-b", "old")
+    assert made.card.fingerprint == Table(table).fingerprint
+    cards = []
+    for warm in (True, False):
+        settings = ConformalSettings(base=parts[0], warm=warm)
+        cards.append(fit.train_kind("conformal", Table(table), None, settings, 0).card)
+    assert cards[0].models == ("model-a", "old") and cards[0].fingerprint == "a" * 64
+    # Judged as it answered before it had observed the very rows.
+    assert cards[0].metrics == cards[1].metrics
+
+
+def test_a_correction_by_rows_that_its_base_may_have_learnt_is_told(
+    tmp_path: Path, table: Path
+) -> None:
+    base = build("boosted")
+    base.card = Card((), Table(table).fingerprint, {})
+    settings = ConformalSettings(base=str(base.save(tmp_path / "base")))
+    with pytest.warns(UserWarning, match=r"the base was trained on .*table\.parquet"):
+        fit.train_kind("conformal", Table(table), None, settings, 0)
+    prompts = [f"held back {i}" for i in range(90)]
+    rows = synthetic_rows(90, 5)
+    held = Table(table_on_disk(tmp_path / "held.parquet", rows, prompt=prompts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit.train_kind("conformal", Table(table), held, settings, 0)
 
 
 def test_refused_for_too_little(tmp_path: Path, trained: Trained) -> None:
