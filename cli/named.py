@@ -41,11 +41,12 @@ def load_named(name: str) -> "Predictor | Detector":
     from lengthpred.artifact import load_storable
     from lengthpred.eval.controls import CONTROLS
     from lengthpred.hub.names import hub_name
+    from lengthpred.sources import DEFAULT
 
-    if not Path(name).exists() and hub_name(name) is None:
+    if not Path(name).exists() and name != DEFAULT and hub_name(name) is None:
         raise ArtifactError(
             f"there is no folder '{name}', and no control of that name. "
-            + did_you_mean(name, CONTROLS)
+            + did_you_mean(name, (DEFAULT, *CONTROLS))
         )
     loaded = load_storable(name)
     say_origin(loaded)
@@ -55,10 +56,22 @@ def load_named(name: str) -> "Predictor | Detector":
 
 
 def say_origin(loaded: object) -> None:
-    """Say of what came from the hub which commit it is, and where it sends prompts."""
-    from lengthpred.cli.console import stderr
+    """Say of what came from the hub which commit it is, and where it sends prompts.
 
-    if origin := getattr(loaded, "origin", ""):
+    And of what came with the package, that there is better.
+    """
+    from lengthpred.cli.console import stderr
+    from lengthpred.sources import DEFAULT
+
+    if getattr(loaded, "origin", "") == DEFAULT:
+        stderr.print(
+            "note: this is the predictor that comes with lengthpred; one trained on your own logs "
+            "(`lengthpred train`) knows your traffic",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    elif origin := getattr(loaded, "origin", ""):
         source = getattr(getattr(loaded, "fallback", loaded), "source", None)
         urls = ", ".join(getattr(source, "url", ()))
         sends = f", which sends prompts to {urls}" if urls else ""

@@ -35,7 +35,9 @@ def predict(
     text: Annotated[
         str | None, typer.Argument(metavar="[TEXT]", help="A prompt.", show_default=False)
     ] = None,
-    artifact: Annotated[str, typer.Option(help="A predictor: DIR, or ORG/NAME.")] = "default",
+    artifact: Annotated[
+        str, typer.Option(help="A predictor: DIR, ORG/NAME, or the one that comes with lengthpred.")
+    ] = "default",
     file: Annotated[
         Path | None,
         typer.Option(
@@ -51,6 +53,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Predict how many tokens the answer will have."""
+    from lengthpred.artifact import load
     from lengthpred.runner import check_runner
 
     if (text is None) == (file is None):
@@ -58,7 +61,7 @@ def predict(
     if file is None and (runner != "local" or workers is not None):
         raise SettingsError("--runner and --workers are for --file")
     count = check_runner(runner, workers)
-    predictor = _load(artifact)
+    predictor = load(artifact)
     say_origin(predictor)
     if file is not None:
         batches = _batches(file)
@@ -76,17 +79,6 @@ def predict(
         print_json(_summaries([request], answer)[0])
     else:
         _draw(answer)
-
-
-def _load(artifact: str) -> "Predictor":
-    from lengthpred.artifact import load
-
-    if artifact == "default" and not Path(artifact).exists():
-        raise SettingsError(
-            "no artifact was named: add --artifact DIR (`lengthpred train` or `lengthpred "
-            "quickstart` makes one)"
-        )
-    return load(artifact)
 
 
 def _batches(file: Path) -> list[list["Request"]]:
@@ -110,7 +102,9 @@ def _over_ray(
 
 
 def _worker(artifact: str) -> Callable[[list["Request"]], tuple[list[dict[str, Any]], int]]:
-    return partial(_answered, _load(artifact))
+    from lengthpred.artifact import load
+
+    return partial(_answered, load(artifact))
 
 
 def _print_answers(answers: Iterable[tuple[list[dict[str, Any]], int]]) -> None:

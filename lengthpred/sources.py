@@ -1,7 +1,8 @@
 """What a user names as an artifact, and the folder that is meant.
 
-A folder wins. A text of the form `org/name` or `org/name@revision` that is no folder means the
-hub; nothing else ever asks the network.
+A folder wins. The word `default` means the predictor that comes with the package. A text of the
+form `org/name` or `org/name@revision` that is no folder means the hub; nothing else ever asks the
+network.
 """
 
 import os
@@ -12,14 +13,18 @@ from pathlib import Path
 
 from lengthpred.hub.names import hub_name
 
-__all__ = ["Found", "folder_of"]
+__all__ = ["DEFAULT", "Found", "folder_of"]
+
+DEFAULT = "default"
+SHIPPED = Path(__file__).parent / "models" / "default"
 
 
 @dataclass(frozen=True)
 class Found:
     """A folder that may hold an artifact.
 
-    origin  `org/name@commit` where it came from the hub, "" for a folder of the user's
+    origin  `org/name@commit` where it came from the hub, `default` for what comes with the
+            package, "" for a folder of the user's
     """
 
     folder: Path
@@ -33,6 +38,9 @@ def folder_of(name: str | os.PathLike[str]) -> Iterator[Found]:
     What comes from the hub is copied out of its cache, which is made of links, into plain files:
     all checks of a folder hold for it. Raises ArtifactError as `lengthpred.hub.fetch.fetch`.
     """
+    if name == DEFAULT and not Path(name).exists():
+        yield Found(SHIPPED, DEFAULT)
+        return
     on_hub = hub_name(name)
     if on_hub is None:
         yield Found(Path(name))

@@ -78,6 +78,14 @@ def test_the_wheel_holds_lengthpred_and_nothing_else(wheel: Path, tmp_path: Path
         PYTHONPATH=sysconfig.get_path("purelib"),
     )
     assert Path(where.strip()).is_relative_to(site)
+    shipped = run(
+        python,
+        "-c",
+        "from lengthpred import Request, load; p = load('default'); "
+        "print(p.predict([Request(prompt='Write a poem')]).median()[0])",
+        PYTHONPATH=sysconfig.get_path("purelib"),
+    )
+    assert float(shipped) > 0
 
 
 def test_the_wheel_holds_every_tracked_module(wheel: Path) -> None:

@@ -1,5 +1,6 @@
 """From a table on disk to an artifact on disk: what `lengthpred train` does."""
 
+import glob
 import importlib
 import json
 import warnings
@@ -116,7 +117,9 @@ def fit(
     trained = train_kind(kind, table, held, settings, seed, on_progress, checkpoint)
     trained.save(out, force=force)
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        # Those of runs with other settings, too: what they were for is there.
+        for left in checkpoint.parent.glob(f"{glob.escape(f'.{out.name}.training-')}*"):
+            left.unlink()
     return trained
 
 

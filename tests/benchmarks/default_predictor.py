@@ -26,8 +26,8 @@ Row = dict[str, Any]
 MODELS_A_PROMPT = 8
 GENERIC_A_PROMPT = 4
 TOOL_CALLS = 2000
-ENCODER = "context_tokens = 0\nepochs = 2\nmax_rows = 24000\nlayers = 6\n"
-DISTILLED = "trees = 500\nleaves = 31\nbits = 18\n"
+ENCODER = "context_tokens = 0\nepochs = 1\nchecks = 4\nmax_rows = 32000\n"
+DISTILLED = "trees = 500\nmax_rows = 40000\n"
 
 
 def main() -> None:

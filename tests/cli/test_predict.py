@@ -106,13 +106,19 @@ def test_files_that_hold_nothing(tmp_path: Path) -> None:
             list(_read(path))
 
 
+def test_without_an_artifact_the_shipped_predictor_answers() -> None:
+    short, err = answered("predict", "Is water wet? Answer yes or no.", "--json")
+    long, _ = answered("predict", "Write a detailed essay on the Roman roads", "--json")
+    assert json.loads(long)["p50"] > 2 * json.loads(short)["p50"]
+    assert err.startswith("note: this is the predictor that comes with lengthpred;")
+
+
 def test_what_is_asked_must_be_clear(folder: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", [{"prompt": "x"}])
     said = refused("predict", "text", "--file", file, "--artifact", folder)
     assert "give either a prompt in quotes or --file" in said
     with pytest.raises(SettingsError, match="give either a prompt in quotes or --file"):
         predict(artifact=str(folder))
-    assert "no artifact was named: add --artifact DIR" in refused("predict", "text")
 
 
 def test_a_detector_is_no_predictor(tmp_path: Path) -> None:
