@@ -104,4 +104,4 @@ def test_the_command_takes_several_teachers(teacher: str, tmp_path: Path) -> Non
     code, _, err = lengthpred(
         "train", "boosted", "--data", table, "--out", tmp_path / "b", "--teacher", teacher
     )
-    assert code == 2 and "no setting 'teacher'" in err
+    assert code == 2 and "--teacher is for distilled" in err
