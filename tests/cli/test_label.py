@@ -208,7 +208,9 @@ def test_ray_makes_the_same_table(table: Path) -> None:
     # What goes wrong in a worker is said as it is elsewhere.
     asked = (*arguments(table, "never"), *ray, "--model", "large")
     code, out, err = lengthpred(*asked, apart=True)
-    assert code == 2 and not out and "Traceback" not in err
+    # Ray may tell stdout of an actor that it ended itself.
+    own = [line for line in out.splitlines() if "(raylet)" not in line]
+    assert code == 2 and not own and "Traceback" not in err
     assert err.endswith(f"{table.with_name('s.parquet')} has no rows of the model 'large'\n")
     assert names(table.parent) == {"o.parquet", "r.parquet"}
 

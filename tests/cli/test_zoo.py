@@ -114,8 +114,8 @@ def test_encoders_share_a_run_and_are_cut_when_the_time_is_up(tmp_path: Path) ->
     plain = "tokens = 32\ncontext_tokens = 0\nlearning_rate = 3e-3\nhead_learning_rate = 3e-3\n"
     plain += "numbers = false\nint8 = false\n"
     heads = {
-        "encoder": "epochs = 5",
-        "classes": 'epochs = 5\nhead = "classes"\nclasses = 6\npooling = "first"',
+        "encoder": "epochs = 8",
+        "classes": 'epochs = 8\nhead = "classes"\nclasses = 6',
     }
     files = [recipe(tmp_path, n, "encoder", plain + text + "\n") for n, text in heads.items()]
     last = recipe(tmp_path, "distilled", "distilled", "trees = 20\nbits = 8\n")
