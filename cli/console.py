@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["print_json", "progress", "stderr", "stdout", "told_at_the_end", "warn"]
+__all__ = ["print_json", "progress", "stderr", "stdout", "steps", "told_at_the_end", "warn"]
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -41,6 +41,20 @@ def progress(*, eta: bool = False) -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+@contextmanager
+def steps(name: str, before: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for what is done within, called `name` until the first step.
+
+    What it gives is called with a step, what is done of it, and the total (0: not known); `before`
+    stands before each step.
+    """
+    with progress() as bar:
+        task = bar.add_task(name)
+        yield lambda step, done, total: bar.update(
+            task, description=f"{before}{step}", completed=done, total=total or None
+        )
 
 
 def warn(sentence: str) -> None:

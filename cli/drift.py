@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from lengthpred.cli.console import print_json, progress, stdout
+from lengthpred.cli.console import print_json, stdout, steps
 
 if TYPE_CHECKING:
     from lengthpred.eval.drift import DriftReplay
@@ -56,8 +56,7 @@ def drift(
     predictor = load(directory)
     table = Table(data)
     rows = table.rows()
-    with progress() as bar:
-        task = bar.add_task("replaying")
+    with steps("replaying") as on_progress:
         found = replay_drift(
             predictor,
             rows,
@@ -65,9 +64,7 @@ def drift(
             late=late,
             seed=seed,
             settings=DriftSettings(threshold=threshold),
-            on_progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
     if as_json:
         print_json({"data_sha256": table.fingerprint, "seed": seed, **_document(found)})

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, stderr, stdout, steps
 from lengthpred.cli.named import fitted, is_control, labels, load_named, parse_ratios
 from lengthpred.errors import DataError, LengthPredError
 
@@ -114,12 +114,7 @@ def evaluate(
     before = read_before(baseline, table, rows, list(own), ratios, seed) if baseline else None
     train = None if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     compared = fitted(labelled, rows, train, seed)
-    with progress() as bar:
-        task = bar.add_task("evaluating")
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    with steps("evaluating") as on_progress:
         comparison = compare(
             compared,
             rows,
@@ -170,12 +165,7 @@ def replayed(
 
     if not any(hasattr(one, "predict") for one in own.values()):
         return None
-    with progress() as bar:
-        task = bar.add_task("replaying")
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=f"replaying {what}", completed=done, total=total)
-
+    with steps("replaying", "replaying ") as on_progress:
         try:
             return replay_compared(comparison, own, seed=seed, on_progress=on_progress)
         except LengthPredError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import progress, stdout
+from lengthpred.cli.console import stdout, steps
 from lengthpred.errors import LengthPredError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -90,13 +90,8 @@ def _reusing(path: Path) -> Iterator[None]:
 def _step(name: str, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
     """Do `work` under a progress bar and print what it took."""
     begun = time.monotonic()
-    with progress() as bar:
-        task = bar.add_task(name)
-        result = work(
-            lambda step, done, total: bar.update(
-                task, description=f"{name}: {step}", completed=done, total=total or None
-            )
-        )
+    with steps(name, f"{name}: ") as told:
+        result = work(told)
     stdout.print(f"[green]done[/] {name} ({time.monotonic() - begun:.0f} s)", highlight=False)
     return result
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, stderr, stdout, steps
 from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import (
     check_options,
@@ -283,8 +283,7 @@ def simulate_command(
     train = rows if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     loaded = load_all(names, train)
     seconds = {} if prediction_time is PredictionTime.NONE else time_predictions(loaded, rows)
-    with progress() as bar:
-        task = bar.add_task("simulating")
+    with steps("simulating") as on_progress:
         simulation = simulate(
             loaded,
             rows,
@@ -292,9 +291,7 @@ def simulate_command(
             settings,
             seconds=seconds,
             seed=seed,
-            on_progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
     document = Document(
         f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, simulation.results

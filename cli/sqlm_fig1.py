@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout, told_at_the_end
+from lengthpred.cli.console import print_json, stderr, stdout, steps, told_at_the_end
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,12 +62,7 @@ def run_experiment(
         check_out(out, force=force, name="simulate")
     table = Table(data)
     chosen = _recipe(recipe, samples)
-    with told_at_the_end(), progress() as bar:
-        task = bar.add_task("training")
-
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-
+    with told_at_the_end(), steps("training") as tell:
         tell("reading the small model's lengths", 0, 0)
         rows = paired(table.rows(), chosen)
         held_out = hold_outs(rows, _names(hold_out))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stdout, told_at_the_end
+from lengthpred.cli.console import print_json, stdout, steps, told_at_the_end
 from lengthpred.errors import SettingsError
 
 __all__ = ["register"]
@@ -70,8 +70,7 @@ def train(
     if unlabelled is not None:
         told["unlabelled"] = str(unlabelled)
     _check_told(kind, told)
-    with told_at_the_end(), progress() as bar:
-        task = bar.add_task("training")
+    with told_at_the_end(), steps("training") as on_progress:
         trained = fit(
             kind,
             data,
@@ -81,9 +80,7 @@ def train(
             told=told,
             seed=seed,
             force=force,
-            on_progress=lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total or None
-            ),
+            on_progress=on_progress,
         )
     card = trained.card
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from lengthpred.cli.console import print_json, progress, stderr, stdout
+from lengthpred.cli.console import print_json, stderr, stdout, steps
 from lengthpred.cli.named import parse_ratios
 from lengthpred.errors import LengthPredError
 
@@ -160,8 +160,7 @@ def _train(
 ) -> "tuple[list[Trained], list[LeftOut]]":
     from lengthpred.training.zoo import train_all
 
-    with progress() as bar:
-        task = bar.add_task("training")
+    with steps("training") as on_progress:
         trained, left_out = train_all(
             plan,
             parts.train,
@@ -170,9 +169,7 @@ def _train(
             budget_s=time_budget,
             seed=seed,
             force=force,
-            on_progress=lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total or None
-            ),
+            on_progress=on_progress,
         )
     if not trained:
         reasons = dict.fromkeys(f"{one.name}: {one.why}" for one in left_out)
@@ -190,17 +187,14 @@ def _compare(
 ) -> "Comparison":
     from lengthpred.eval.compare import compare
 
-    with progress() as bar:
-        task = bar.add_task("comparing")
+    with steps("comparing", "comparing ") as on_progress:
         return compare(
             {one.recipe.name: one.artifact for one in trained},  # type: ignore[misc]
             parts.test.rows(max_rows, seed),
             train_rows=parts.train.rows(max_rows, seed),
             ratios=ratios,
             seed=seed,
-            on_progress=lambda what, done, total: bar.update(
-                task, description=f"comparing {what}", completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
 
 

@@ -21,7 +21,7 @@ from lengthpred.models.encoder_input import Reader
 from lengthpred.models.onnx_file import names_other_files
 from lengthpred.models.score_table import ScoreTable
 
-__all__ = ["Encoder", "Readout", "numbers"]
+__all__ = ["Encoder", "Readout", "model_numbers", "numbers"]
 
 GPU_BATCH = 64
 # What an int8 graph scales its activations by is the largest of a batch.
@@ -105,8 +105,8 @@ class Encoder(Storable):
     ) -> None:
         self.reader, self.models, self.readout = reader, list(models), readout
         self.graph = graph
-        self._number = {model: i for i, model in enumerate(self.models, 1)}
         self._session, self.device = _session(graph, device)
+        self._batches = self.device == "cuda" and SCALED not in graph
         readout.check()
         try:
             outputs = self.outputs([Request(prompt="a")])
@@ -130,9 +130,8 @@ class Encoder(Storable):
         if not requests:
             return np.zeros((0, self.readout.outputs), np.float32)
         rows = self.reader.ids(requests)
-        table = numbers(requests)
-        model = np.array([self._number.get(r.model, 0) for r in requests], np.int64)
-        if self.device == "cuda" and SCALED not in self.graph:
+        table, model = numbers(requests), model_numbers(requests, self.models)
+        if self._batches:
             return self._batched(rows, table, model)
 
         def one(i: int) -> npt.NDArray[np.float32]:
@@ -217,6 +216,12 @@ def numbers(requests: Sequence[Request]) -> npt.NDArray[np.float32]:
     What is unknown of a conversation that has not begun is 0: the number of replies tells it.
     """
     return np.nan_to_num(text_features.numeric(requests), nan=0.0, posinf=1e6, neginf=-1e6)
+
+
+def model_numbers(requests: Sequence[Request], models: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The number of each request's target model, (n,): the first has 1, one that is not there 0."""
+    number = {model: i for i, model in enumerate(models, 1)}
+    return np.array([number.get(request.model, 0) for request in requests], np.int64)
 
 
 def _session(graph: bytes, device: str | None) -> tuple[Any, Literal["cpu", "cuda"]]:

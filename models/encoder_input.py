@@ -77,10 +77,10 @@ class Reader:
         return [np.array(row or [self.pad], np.int64) for row in found]
 
     def padded(
-        self, rows: Sequence[npt.NDArray[np.int64]]
+        self, rows: Sequence[npt.NDArray[np.int64]], width: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Ids and mask, both int64 (n, t), of rows of unlike lengths."""
-        width = max(map(len, rows))
+        """Ids and mask, both int64 (n, t), of rows of unlike lengths; t is `width` at least."""
+        width = max(width, *map(len, rows))
         ids = np.full((len(rows), width), self.pad, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for i, row in enumerate(rows):

@@ -37,6 +37,11 @@ class ScoreTable:
             raise ValueError("the scores of a table must rise")
         LengthDistribution(self.grid, np.vstack([self.pmf, self.prior]))  # refuses what is none
 
+    @classmethod
+    def flat(cls, grid: LengthGrid, prior: npt.NDArray[np.float32]) -> Self:
+        """A table that gives every score the prior: stands in until the real one is fitted."""
+        return cls(grid, np.zeros(1), prior[None], prior)
+
     def __call__(self, scores: npt.NDArray[np.float64]) -> LengthDistribution:
         """One distribution for each score, shape (n,); NaN gets the prior."""
         known = ~np.isnan(scores)

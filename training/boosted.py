@@ -74,7 +74,7 @@ def train_trees(
     targets: what it learns instead of the ranks, (n,), of rows that all have a prompt. Raises
     DataError when there is too little to learn from.
     """
-    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    rows = rows.with_prompt()
     if len(rows) < MIN_ROWS:
         raise DataError(f"training needs {MIN_ROWS} rows with a prompt; there are {len(rows)}")
     if len(calibration) < MIN_ROWS:
@@ -88,7 +88,8 @@ def train_trees(
     table = features(rows.requests, tokens, linear, levels)
     parameters, data = task(table, targets)
     booster = _boost(parameters, data, settings, int(rng.integers(2**31)), on_progress)
-    flat = _flat(LengthGrid(), rows)
+    prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights)
+    flat = ScoreTable.flat(LengthGrid(), prior.astype(np.float32))
     scores = kind(booster, weights, levels, flat, flat).score(calibration.requests)
     replied = np.array([bool(request.reply_tokens) for request in calibration.requests], bool)
     opening, following = (_table(calibration, scores, part) for part in (~replied, replied))
@@ -203,9 +204,3 @@ def _table(calibration: Rows, scores: FloatArray, part: npt.NDArray[np.bool_]) -
     return fit_score_table(
         LengthGrid(), scores[part][rows.owner], rows.lengths, rows.censored, rows.weights
     )
-
-
-def _flat(grid: LengthGrid, rows: Rows) -> ScoreTable:
-    """A table that gives every score the marginal: stands in until the real one is fitted."""
-    prior = marginal(grid, rows.lengths, rows.censored, rows.weights).astype(np.float32)
-    return ScoreTable(grid, np.zeros(1), prior[None], prior)

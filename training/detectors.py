@@ -74,7 +74,7 @@ def _nearest(
 
 
 def _with_text(rows: Rows) -> Rows:
-    return rows.take([bool(request.prompt) for request in rows.requests])
+    return rows.with_prompt()
 
 
 def _embedding(rows: Rows, settings: DetectorSettings, rng: np.random.Generator) -> HashedEmbedding:

@@ -45,7 +45,7 @@ def train(
             "distilling needs a teacher: add --teacher DIR, an artifact such as an encoder"
         )
     teacher = Average([load(path) for path in settings.teacher])
-    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    rows = rows.with_prompt()
     known = rank_targets(rows)
     prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights)
     labelled = len(rows)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import DataError, require
 from lengthpred.metrics import tau
-from lengthpred.models.encoder import Encoder, Readout, numbers
+from lengthpred.models.encoder import Encoder, Readout, model_numbers, numbers
 from lengthpred.models.encoder_input import Reader
 from lengthpred.models.score_table import ScoreTable
 from lengthpred.survival import marginal
@@ -71,7 +72,7 @@ def train(
     ]
     torch.manual_seed(seed)
     network = build(found, settings, *_beginning(examples[0], settings), len(models))
-    loop = Loop(network, settings, found.pad, seed, on_progress, checkpoint, session)
+    loop = Loop(network, settings, reader, seed, on_progress, checkpoint, session)
     if not loop.run(*examples):
         raise SystemExit(0)
     prior = marginal(LengthGrid(), rows.lengths, rows.censored, rows.weights).astype(np.float32)
@@ -81,45 +82,29 @@ def train(
     on_progress("exporting the encoder", 0, 0)
     served = _exported(network, settings, reader, models, plain, held, rng)
     on_progress("calibrating the encoder", 0, 0)
-    readout = fit_readout(served.outputs(held.requests), held, settings, prior, meaning)
+    readout = fit_readout(served.outputs(held.requests), held, plain)
     return Encoder(served.graph, reader, models, readout)
 
 
-def fit_readout(
-    outputs: npt.NDArray[np.float32],
-    rows: Rows,
-    settings: EncoderSettings,
-    prior: npt.NDArray[np.float32],
-    meaning: npt.NDArray[np.float32] | None,
-) -> Readout:
-    """From a graph's outputs (n, k) on rows that it did not see to distributions.
+def fit_readout(outputs: npt.NDArray[np.float32], rows: Rows, plain: Readout) -> Readout:
+    """`plain`, calibrated on a graph's outputs (n, k) on rows that it did not see.
 
     Logits get the temperature of the highest likelihood (Guo et al., arXiv:1706.04599); scores get
     a table.
     """
-    grid = LengthGrid()
-    if settings.head in ("distribution", "classes"):
-        found = Readout(grid, "classes", prior, 1.0, meaning)
-        return Readout(grid, "classes", prior, _temperature(found, outputs, rows), meaning)
-    table = fit_score_table(
-        grid,
-        outputs[:, 0].astype(np.float64)[rows.owner],
-        rows.lengths,
-        rows.censored,
-        rows.weights,
-    )
-    return Readout(grid, "score", prior, table=table)
+    if plain.head == "classes":
+        return replace(plain, temperature=_temperature(plain, outputs, rows))
+    scores = outputs[:, 0].astype(np.float64)[rows.owner]
+    table = fit_score_table(plain.grid, scores, rows.lengths, rows.censored, rows.weights)
+    return replace(plain, table=table)
 
 
-def _temperature(readout: Readout, outputs: npt.NDArray[np.float32], rows: Rows) -> float:
+def _temperature(plain: Readout, outputs: npt.NDArray[np.float32], rows: Rows) -> float:
     optimise = require("scipy.optimize", "train", WHY)
-    bins = readout.grid.index(rows.lengths)
-    place = rows.owner, bins
+    place = rows.owner, plain.grid.index(rows.lengths)
 
     def surprise(log: float) -> float:
-        pmf = Readout(readout.grid, "classes", readout.prior, float(np.exp(log)), readout.classes)(
-            outputs
-        ).astype(np.float64)
+        pmf = replace(plain, temperature=float(np.exp(log)))(outputs).astype(np.float64)
         beyond = pmf[:, ::-1].cumsum(axis=1)[:, ::-1]
         likely = np.where(rows.censored, beyond[place], pmf[place])
         return float(-(rows.weights * np.log(np.maximum(likely, 1e-9))).sum())
@@ -130,7 +115,7 @@ def _temperature(readout: Readout, outputs: npt.NDArray[np.float32], rows: Rows)
 
 def _with_text(rows: Rows) -> Rows:
     """Those with a prompt; raises DataError when they are too few."""
-    rows = rows.take([bool(request.prompt) for request in rows.requests])
+    rows = rows.with_prompt()
     if len(rows) < MIN_ROWS:
         raise DataError(
             f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
@@ -175,11 +160,10 @@ def _examples(
     classes: IntArray,
     reading: Reading,
 ) -> Examples:
-    number = {model: i for i, model in enumerate(models, 1)}
     return Examples(
         reading.ids(reader, rows.requests),
         reading.numbers(rows.requests),
-        np.array([number.get(request.model, 0) for request in rows.requests], np.int64),
+        model_numbers(rows.requests, models),
         targets(rows, settings, classes),
     )
 
@@ -192,8 +176,7 @@ def _uncalibrated(
     grid = LengthGrid()
     if settings.head in ("distribution", "classes"):
         return Readout(grid, "classes", prior, 1.0, meaning)
-    flat = ScoreTable(grid, np.zeros(1), prior[None], prior)
-    return Readout(grid, "score", prior, table=flat)
+    return Readout(grid, "score", prior, table=ScoreTable.flat(grid, prior))
 
 
 def _exported(
@@ -219,8 +202,7 @@ def _check(network: Any, exact: Encoder, requests: Sequence[Request]) -> None:
     """Hold the graph against torch, on a batch of requests of unlike lengths."""
     rows = exact.reader.ids(requests)
     ids, mask = exact.reader.padded(rows)
-    number = {model: i for i, model in enumerate(exact.models, 1)}
-    model = np.array([number.get(request.model, 0) for request in requests], np.int64)
+    model = model_numbers(requests, exact.models)
     fed: dict[str, npt.NDArray[Any]] = dict(
         zip(INPUTS, (ids, mask, numbers(requests), model), strict=True)
     )

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import lengthpred
 from lengthpred.base import IntArray
 from lengthpred.errors import SettingsError, require
+from lengthpred.models.encoder_input import Reader
 from lengthpred.training.encoder_network import WHY, rates
-from lengthpred.training.encoder_session import Reading, Session
+from lengthpred.training.encoder_session import Session
 from lengthpred.training.encoder_targets import Targets, loss_of
 from lengthpred.training.progress import OnProgress
 from lengthpred.training.settings import EncoderSettings
@@ -54,18 +55,18 @@ class Loop:
     """One run.
 
     network     as of `encoder_network.build`; after `run` it holds the best averaged weights
-    pad         the id that fills up a batch
+    reader      made the examples' token ids, and fills up their batches
     checkpoint  a file that is written now and then, and that a run goes on from when it is there
     session     when training ends at the latest; it is told when that cut it
     """
 
     network: Any
     settings: EncoderSettings
-    pad: int
+    reader: Reader
     seed: int
     on_progress: OnProgress
-    checkpoint: Path | None = None
-    session: Session = field(default_factory=lambda: Session(Reading()))
+    checkpoint: Path | None
+    session: Session
     step: int = 0
     best: float = float("inf")
     worse: int = 0
@@ -167,11 +168,8 @@ class Loop:
         # Of few widths: kernels are kept for each shape, and would fill the memory.
         longest = max(len(rows.ids[i]) for i in batch)
         most = self.settings.tokens + self.settings.context_tokens
-        width = max(min(-(-longest // WIDTHS) * WIDTHS, most), longest)
-        ids = np.full((len(batch), width), self.pad, np.int64)
-        mask = np.zeros((len(batch), width), np.int64)
-        for k, i in enumerate(batch):
-            ids[k, : len(rows.ids[i])], mask[k, : len(rows.ids[i])] = rows.ids[i], 1
+        width = min(-(-longest // WIDTHS) * WIDTHS, most)
+        ids, mask = self.reader.padded([rows.ids[i] for i in batch], width)
         wanted = rows.targets.take(batch)
         names = wanted.__dataclass_fields__
         with self.accelerator.autocast():

@@ -89,6 +89,10 @@ class Rows:
             columns={name: values[picked] for name, values in self.columns.items()},
         )
 
+    def with_prompt(self) -> Self:
+        """The rows that have text to learn from, in their order."""
+        return self.take(np.array([bool(request.prompt) for request in self.requests], bool))
+
     def sample(self, most: int, rng: np.random.Generator) -> Self:
         """All rows, or so many drawn without replacement, in their order."""
         return self if len(self) <= most else self.take(sampled(len(self), most, rng))
