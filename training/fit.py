@@ -136,9 +136,9 @@ def train_kind(
     """A trained `kind`, its card filled in; see `fit`.
 
     The card names the target models of the table, and its fingerprint. An average or a correction
-    learns of no model: theirs are those of the artifacts that it is made of, and a correction has
-    its base's fingerprint. A correction has observed the calibration rows: its metrics are those of
-    its base, before it was corrected.
+    learns of no model: theirs are those of the artifacts that it is made of, and so is the
+    fingerprint, where they have one and the same. A correction has observed the calibration rows:
+    its metrics are those of its base, before it was corrected.
 
     checkpoint: where a kind that `resumes` keeps its state; None keeps none. session: what such a
     kind shares with others, and when it has to end.
@@ -155,7 +155,10 @@ def train_kind(
     resumed = {"checkpoint": checkpoint, "session": session} if KINDS[kind].resumes else {}
     trained: Storable = trainer.train(source, held, settings, rng, on_progress, **resumed)
     if isinstance(trained, Average):
-        models = {name for part in trained.parts for name in _card(part).models}
+        cards = [_card(part) for part in trained.parts]
+        models = {name for card in cards for name in card.models}
+        prints = {card.fingerprint for card in cards}
+        fingerprint = prints.pop() if len(prints) == 1 else ""
     judged: Any = trained
     if isinstance(trained, Conformal):
         judged, card = trained.base, _card(trained.base)
