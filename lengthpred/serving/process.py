@@ -235,7 +235,8 @@ class PredictorProcess:
             most = self._most()
             self._wake.wait_for(lambda: len(self._asked) >= most or self._closed, self._gather_s)
             now = time.monotonic()
-            batch, late = [], []
+            batch: list[_Asked] = []
+            late: list[_Asked] = []
             while self._asked and len(batch) < most:
                 one = self._asked.popleft()
                 (batch if one.due > now else late).append(one)
@@ -260,7 +261,8 @@ class PredictorProcess:
                 self._fail(batch, reply.error or "the predictor said nothing")
                 return
             if batch:
-                answer = Answer(*checked(*reply.answer, n=len(batch), grid=self._grid))
+                dist, flags = reply.answer
+                answer = Answer(*checked(dist, flags, len(batch), self._grid))
                 self._give(batch, answer)
                 self._each_s += 0.2 * ((time.monotonic() - begun) / len(batch) - self._each_s)
         except (BackendError, ValueError) as error:
