@@ -51,7 +51,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """The manifest of the artifact at `path`; raises ArtifactError as `load` does."""
     file = Path(path) / MANIFEST
     if not os.path.isfile(file):  # false, too, for a name that no file can have
-        raise ArtifactError(f"{path} is not an artifact: there is no {MANIFEST} in it")
+        lacks = f"{MANIFEST} in it" if os.path.exists(path) else "such folder"
+        raise ArtifactError(f"{path} is not an artifact: there is no {lacks}")
     try:
         raw = parse_json(file.read_bytes())
         version = raw["format_version"]

@@ -68,7 +68,9 @@ class Table:
         self.columns = tuple(self._file.schema_arrow.names)
         for name in needs:
             if name not in self.columns:
-                near = did_you_mean(name, self.columns) if self.columns else ""
+                # What is called as one of ours means that one.
+                others = set(self.columns) - set(SCHEMA.names)
+                near = did_you_mean(name, others) if others else "`data import` makes a table."
                 raise DataError(f"{path} has no column '{name}'. {near}")
         if not len(self):
             raise DataError(f"{path} has no rows")

@@ -48,6 +48,8 @@ def test_a_wrong_column(folder: Path) -> None:
     table = table_on_disk(folder / "t.parquet", prompt=None, promt=["x"] * 400)
     for said in (train("histogram", table), evaluate("oracle", table)):
         assert "t.parquet has no column 'prompt'. Did you mean 'promt'?" in said
+    table = table_on_disk(folder / "t.parquet", output_tokens=None, prompt_tokens=[3] * 400)
+    assert "has no column 'output_tokens'. `data import` makes" in train("histogram", table)
     words = table_on_disk(folder / "t.parquet", output_tokens=["many"] * 400)
     with pytest.raises(DataError, match="column 'output_tokens' holds list<"):
         Table(words).rows()
@@ -79,6 +81,13 @@ def test_a_folder_that_is_no_artifact(folder: Path) -> None:
     recipe.write_text(f'fallback = "{folder / "notes"}"')
     to = ("--data", table, "--out", folder / "never", "--recipe", recipe)
     assert "notes is not an artifact" in refused("train", "sqlm", *to)
+    to = ("--data", table, "--out", folder / "never", "--teacher", folder / "nosuch")
+    for said in (
+        refused("predict", "text", "--artifact", folder / "nosuch"),
+        refused("drift", folder / "nosuch", "--data", table),
+        refused("train", "distilled", *to),
+    ):
+        assert "nosuch is not an artifact: there is no such folder" in said
 
 
 def test_an_artifact_of_another_format_version(folder: Path) -> None:
