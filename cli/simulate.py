@@ -13,6 +13,7 @@ from lengthpred.cli.console import print_json, stderr, stdout, steps
 from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import (
     check_options,
+    check_ratio,
     fit_step_times,
     load_all,
     parse_numbers,
@@ -256,6 +257,7 @@ def simulate_command(
     if load is not None and rate is not None:
         raise SettingsError("--load and --rate say the same in two ways: give one of them")
     names, policies = sort_out(more or [], predictor or [], policy or [])
+    check_ratio(context, policies)
     settings = SimulationSettings(
         requests=requests,
         draws=draws or 5,

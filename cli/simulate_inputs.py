@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_options",
+    "check_ratio",
     "fit_step_times",
     "load_all",
     "parse_numbers",
@@ -34,13 +35,26 @@ IN_BOTH = (
 def check_options(context: "Context", experiment: bool) -> None:
     """Raise SettingsError for an option that would have no effect."""
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if name in IN_BOTH or source is None or source.name != "COMMANDLINE":
+        if name in IN_BOTH or not _is_given(context, name):
             continue
         if experiment != (name in EXPERIMENTS_OWN):
             option = {"more": "a name"}.get(name, f"--{name.replace('_', '-')}")
             why = "the experiment sets that itself" if experiment else "it needs --experiment"
             raise SettingsError(f"{option} has no effect here, {why}: leave it out")
+
+
+def check_ratio(context: "Context", policies: list[str]) -> None:
+    """Raise SettingsError for a preemption ratio where no policy looks at it."""
+    if _is_given(context, "preemption_ratio") and "srpt" not in policies:
+        raise SettingsError(
+            f"--preemption-ratio is for the policy srpt, not for {', '.join(policies)}: leave it "
+            "out, or add --policy srpt"
+        )
+
+
+def _is_given(context: "Context", name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def sort_out(

@@ -103,7 +103,14 @@ def test_step_times_are_fitted_to_measured_steps(table: Path, tmp_path: Path) ->
         (("--policy", "sjff"), "'sjff' is no policy. Did you mean 'sjf'?"),
         (("--predictor", "orcle"), "Did you mean 'oracle'?"),
         (("--arrivals", "trace"), "need the column arrival_s"),
-        (("--preemption-ratio", "1.5"), "preemption_ratio must lie between 0 and 1, not 1.5"),
+        (
+            ("--policy", "srpt", "--preemption-ratio", "1.5"),
+            "preemption_ratio must lie between 0 and 1, not 1.5",
+        ),
+        (
+            ("--policy", "sjf", "--preemption-ratio", "0.5"),
+            "--preemption-ratio is for the policy srpt, not for sjf",
+        ),
         (("--kv-tokens", "64"), "does not fit into a KV cache of 64"),
         (("--step-times", "nowhere.csv"), "nowhere.csv has no measured steps"),
     ],
