@@ -137,10 +137,16 @@ def _print_summary(found: dict[str, Any]) -> None:
     stdout.print(facts)
     lengths = Grid("tokens", *next(iter(found["tokens"].values())))
     for name, values in found["tokens"].items():
+        if name == "prompt_tokens" and not found["with_prompt_tokens"]:
+            continue
         lengths.add_row(name.replace("_", " "), *(f"{value:,.0f}" for value in values.values()))
     for column in lengths.columns[1:]:
         column.justify = "right"
     stdout.print(lengths)
+    missing = found["rows"] - found["with_prompt_tokens"]
+    if missing:
+        which = f"{missing:,} of {found['rows']:,}" if found["with_prompt_tokens"] else "all"
+        stdout.print(f"The prompt tokens of {which} rows were not recorded.", highlight=False)
     if found["examples"]:
         grid = Grid("id", "turn", "prompt", "output tokens")
         for row in found["examples"]:

@@ -47,6 +47,7 @@ def summarize(table: Table, examples: int = 3) -> dict[str, Any]:
         "ood_rows": ood,
         "censored_share": censored / len(lengths),
         **{f"{name}s": dict(_named(counter)) for name, counter in counts.items()},
+        "with_prompt_tokens": sum(map(len, inputs)),
         "tokens": {
             "prompt_tokens": _quantiles(np.concatenate(inputs)),
             "output_tokens": _quantiles(lengths),

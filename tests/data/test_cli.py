@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_files import conversation, lengthpred, write_csv, write_json
+from tests.training.tables import table_on_disk
 
 
 def sharegpt(folder: Path, n: int = 60) -> Path:
@@ -96,6 +97,15 @@ def test_a_missing_extra_says_what_to_install(
     said = refused(*arguments, "--out", tmp_path / "new" / "t.parquet", env=env)
     assert "pip install 'lengthpred[" in said and package in said
     assert not (tmp_path / "new").exists()
+
+
+def test_show_says_that_prompt_tokens_were_not_recorded(tmp_path: Path) -> None:
+    table = table_on_disk(tmp_path / "t.parquet")
+    _, out, _ = lengthpred("data", "show", table)
+    assert "tokens of all rows were not recorded." in out and "│ prompt tokens" not in out
+    table = table_on_disk(table, prompt_tokens=[None, *range(7, 406)])
+    _, out, _ = lengthpred("data", "show", table)
+    assert "tokens of 1 of 400 rows were not recorded." in out and "│ prompt tokens" in out
 
 
 def test_errors_of_show_and_split(tmp_path: Path) -> None:
