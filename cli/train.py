@@ -47,7 +47,9 @@ def train(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="An artifact to learn from (distilled); may be repeated.", show_default=False
+            help="A predictor to learn from (distilled): any will do, an encoder is what it is "
+            "for; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     unlabelled: Annotated[

@@ -42,7 +42,8 @@ def train(
     """
     if not settings.teacher:
         raise SettingsError(
-            "distilling needs a teacher: add --teacher DIR, an artifact such as an encoder"
+            "distilling needs a teacher: add --teacher DIR; any predictor will do, an encoder is "
+            "what it is for"
         )
     teacher = Average([load(path) for path in settings.teacher])
     rows = rows.with_prompt()
