@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Predict how long a language model's answer will be, before it runs.",
 )
-COMMANDS = "data doctor drift evaluate label predict push quickstart simulate train zoo".split()
+COMMANDS = (
+    "data doctor drift evaluate label predict push quickstart serve simulate train zoo".split()
+)
 # Each module has a function `register(app)`. Heavy imports wait inside the commands.
 for _name in COMMANDS:
     import_module(f"lengthpred.cli.{_name}").register(app)

@@ -19,6 +19,7 @@ __all__ = [
     "extend_context",
     "replies_in",
     "request_from_body",
+    "requests_from_body",
 ]
 
 # What precedes the prompt is kept to this many characters, its end: tables stay small, and a
@@ -97,6 +98,18 @@ def request_from_body(
         id=id,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
     )
+
+
+def requests_from_body(body: Mapping[str, Any]) -> list[Request]:
+    """All requests in the body: a completions call may hold several prompts, one request each.
+
+    Raises DataError as request_from_body does, and for a list without a prompt in it.
+    """
+    if isinstance(body, Mapping) and not isinstance(body.get("messages"), list):
+        prompts = body.get("prompt")
+        if isinstance(prompts, list) and any(isinstance(one, str | list) for one in prompts):
+            return [request_from_body({**body, "prompt": one}) for one in prompts]
+    return [request_from_body(body)]
 
 
 def replies_in(body: Mapping[str, Any]) -> list[str]:

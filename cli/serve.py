@@ -1,0 +1,59 @@
+"""`lengthpred serve`: vLLM, with its requests ordered by a predictor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lengthpred.errors import SettingsError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("serve")(serve)
+
+
+def serve(
+    artifact: Annotated[str, typer.Argument(metavar="DIR", help="A predictor, ORG/NAME, default.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="-- MODEL [VLLM ARGUMENTS]", help="As for `vllm serve`."),
+    ],
+    policy: Annotated[str, typer.Option(help="Which requests run first: sjf, gittins, …")] = "sjf",
+    deadline_ms: Annotated[float, typer.Option(help="No request waits longer to be predicted.")] = (
+        25.0
+    ),
+    max_overtake_s: Annotated[
+        float, typer.Option(help="Only what arrives so many seconds later can overtake a request.")
+    ] = 1800.0,
+    prefill_weight: Annotated[
+        float, typer.Option(help="What a token of the prompt costs, in tokens of the answer.")
+    ] = 0.0,
+    allow_unordered: Annotated[
+        bool, typer.Option(help="Let through what takes no priority: it runs before all others.")
+    ] = False,
+    max_body_mb: Annotated[float, typer.Option(help="Refuse larger bodies.")] = 64.0,
+    arms: Annotated[
+        Path | None,
+        typer.Option(help="TOML: orders to choose from by a header.", show_default=False),
+    ] = None,
+) -> None:
+    """Start a vLLM server whose requests run in the order of their predicted lengths."""
+    from lengthpred.serving.settings import ServingSettings
+    from lengthpred.serving.vllm.launch import start
+
+    if not arguments:
+        raise SettingsError("name the model: lengthpred serve DIR -- MODEL [vllm arguments]")
+    told = {
+        "artifact": artifact,
+        "policy": policy,
+        "deadline_ms": deadline_ms,
+        "max_overtake_s": max_overtake_s,
+        "prefill_weight": prefill_weight,
+        "allow_unordered": allow_unordered,
+        "max_body_mb": max_body_mb,
+        "arms": arms,
+    }
+    start(ServingSettings.checked(told), arguments)

@@ -1,0 +1,81 @@
+"""Requests whose length is not known yet, by id; how many and for how long is bounded."""
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lengthpred.serving.order import Place
+
+__all__ = ["Pending", "Waiting"]
+
+# As vLLM names what it runs for one call: a prefix by route, a number for each prompt.
+NAMED = re.compile(r"(?:chatcmpl|cmpl)-(?P<id>.*)", re.DOTALL)
+NUMBERED = re.compile(r"(?P<id>.*)[-_](?P<row>\d{1,6})", re.DOTALL)
+
+
+@dataclass
+class Waiting:
+    """A call that runs. left: how many answers are still to come."""
+
+    place: Place
+    since: float
+    left: int
+
+
+class Pending:
+    """A bounded table; thread-safe. What was aborted is never told, and ages out."""
+
+    def __init__(
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._seconds, self._clock = most, seconds, clock
+        self._lock, self._calls = threading.Lock(), OrderedDict[str, Waiting]()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def put(self, id: str, place: Place, answers: int) -> int:
+        """Remember a call that `answers` answers come to; returns how many were forgotten for it.
+
+        Of two calls of one id the newer one counts.
+        """
+        now, forgotten = self._clock(), 0
+        with self._lock:
+            self._calls.pop(id, None)
+            self._calls[id] = Waiting(place, now, answers)
+            while self._calls:
+                oldest = next(iter(self._calls))
+                aged = now - self._calls[oldest].since > self._seconds
+                if not aged and len(self._calls) <= self._most:
+                    break
+                del self._calls[oldest]
+                forgotten += 1
+        return forgotten
+
+    def finished(self, external_id: str) -> tuple[Place, int] | None:
+        """The call of an answer, and which of its requests that was; None for what is not known.
+
+        external_id: as vLLM's statistics name it: chatcmpl-ID, cmpl-ID-0, chatcmpl-ID_1.
+        """
+        named = NAMED.fullmatch(external_id)
+        whole = named["id"] if named else external_id
+        with self._lock:
+            found, row = whole, 0
+            if found not in self._calls:
+                numbered = NUMBERED.fullmatch(whole)
+                if numbered is None or numbered["id"] not in self._calls:
+                    return None
+                found, row = numbered["id"], int(numbered["row"])
+            call = self._calls[found]
+            call.left -= 1
+            if call.left <= 0:
+                del self._calls[found]
+        return (call.place, row) if row < len(call.place.requests) else None
+
+    def forget(self, id: str) -> None:
+        """A call that will have no answer."""
+        with self._lock:
+            self._calls.pop(id, None)

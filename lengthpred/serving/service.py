@@ -1,0 +1,153 @@
+"""All that a server process has of lengthpred: who orders its calls, and what came of it."""
+
+import threading
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lengthpred.base import Request
+from lengthpred.distribution import LengthDistribution
+from lengthpred.errors import SettingsError
+from lengthpred.serving.metrics import ServingMetrics
+from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
+from lengthpred.serving.pending import Pending
+from lengthpred.serving.settings import Policy, ServingSettings
+
+__all__ = ["Finished", "Service"]
+
+DEFAULT_ARM = ""
+
+
+class Arm(BaseModel):
+    """One of several orders that an experiment compares on one server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    artifact: str = "default"
+    policy: Policy = "sjf"
+    blind: bool = True
+
+
+class Finished(BaseModel):
+    """An answer that is complete.
+
+    id: as the server names it. stopped: by a limit, so that its natural length is not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    length: int
+    stopped: bool
+
+
+class Service:
+    """Orders calls, remembers them until their length is known, and learns from it.
+
+    Made once a process. Raises what `asker_of` does, and SettingsError.
+    """
+
+    def __init__(self, settings: ServingSettings, metrics: ServingMetrics | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics or ServingMetrics()
+        self.pending = Pending(settings.pending, settings.pending_s)
+        self._askers: dict[str, Asker] = {}
+        self._orderers = {DEFAULT_ARM: self._orderer(settings.artifact, settings.policy, False)}
+        for name, arm in _arms(settings.arms).items():
+            self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
+        self._restarts = 0
+        self._queues: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def queue(self) -> int:
+        """How many requests wait in the engines that this process knows of."""
+        return sum(self._queues.values())
+
+    def queued(self, engine: int, waiting: int) -> None:
+        """An engine tells how many requests wait."""
+        self._queues[engine] = waiting
+
+    async def place(
+        self, requests: Sequence[Request], id: str, arrived_unix_s: float, arm: str = DEFAULT_ARM
+    ) -> Place:
+        """The place of a call; it is remembered by its id. Never raises for a predictor."""
+        orderer = self._orderers.get(arm) or self._orderers[DEFAULT_ARM]
+        place = await orderer.place(requests, arrived_unix_s)
+        metrics = self.metrics
+        metrics.calls.labels(place.how).inc()
+        metrics.seconds.observe(place.seconds)
+        if place.how != "predicted":
+            metrics.errors.labels(place.how).inc()
+            self._count_restarts()
+        if place.unsure:
+            metrics.unsure.inc()
+        answers = sum(_answers(request) for request in place.requests)
+        metrics.forgotten.inc(self.pending.put(id, place, answers))
+        metrics.pending.set(len(self.pending))
+        return place
+
+    def place_unread(self, arrived_unix_s: float) -> int:
+        """The key of a call that was not read: too large, or no JSON."""
+        self.metrics.calls.labels("unread").inc()
+        return self._orderers[DEFAULT_ARM].place_without([Request()], arrived_unix_s).priority
+
+    def finished(self, answers: Sequence[Finished]) -> None:
+        """What became of calls; learns from it."""
+        dists: list[LengthDistribution] = []
+        requests: list[Request] = []
+        known: list[Finished] = []
+        for one in answers:
+            found = self.pending.finished(one.id)
+            self.metrics.lengths.labels("known" if found else "unknown").inc()
+            if found is None:
+                continue
+            place, row = found
+            dists.append(place.dist[row : row + 1])
+            requests.append(place.requests[row])
+            known.append(one)
+        if not known:
+            return
+        lengths, stopped = [one.length for one in known], [one.stopped for one in known]
+        self.metrics.pending.set(len(self.pending))
+        self.metrics.observe(dists, lengths, stopped)
+        for asker in self._askers.values():
+            asker.observe(requests, np.array(lengths, np.int64), stopped)
+
+    def close(self) -> None:
+        """End what it started."""
+        for asker in self._askers.values():
+            asker.close()
+
+    def _orderer(self, artifact: str, policy: str, blind: bool) -> Orderer:
+        if artifact not in self._askers:
+            deadline_s = self.settings.deadline_ms / 1000
+            self._askers[artifact] = asker_of(artifact, deadline_s)
+        return Orderer(self._askers[artifact], policy, self.settings.ordering, blind=blind)
+
+    def _count_restarts(self) -> None:
+        processes = [a.process for a in self._askers.values() if isinstance(a, Remote)]
+        with self._lock:
+            now = sum(process.stats().restarts for process in processes)
+            self.metrics.restarts.inc(now - self._restarts)
+            self._restarts = now
+
+
+def _arms(path: Path | None) -> dict[str, Arm]:
+    """The tables of a TOML file, each an arm of its name."""
+    if path is None:
+        return {}
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text())
+        return {name: Arm.model_validate(table) for name, table in tables.items()}
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise SettingsError(f"{path} cannot be read as arms of an experiment: {error}") from error
+
+
+def _answers(request: Request) -> int:
+    n = request.sampling.get("n")
+    return n if isinstance(n, int) and 0 < n < 10_000 else 1

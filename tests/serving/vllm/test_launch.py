@@ -1,0 +1,53 @@
+"""The command line that starts vLLM."""
+
+import hashlib
+import sys
+
+import pytest
+
+from lengthpred.errors import SettingsError
+from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment
+
+
+def test_what_vllm_needs_is_added() -> None:
+    call = command(["model", "--port", "80"])
+    assert call[0] == sys.executable and call[4:8] == ["serve", "model", "--port", "80"]
+    rest = " ".join(call[8:])
+    assert "--scheduling-policy priority" in rest and f"--middleware {MIDDLEWARE}" in rest
+    assert "--watermark 0.05" in rest
+
+
+@pytest.mark.parametrize("given", [["--watermark", "0.1"], ["--watermark=0.1"]])
+def test_the_users_own_watermark_stays(given: list[str]) -> None:
+    assert "0.05" not in command(["model", *given])
+
+
+def test_a_policy_may_be_said_twice() -> None:
+    assert command(["m", "--scheduling_policy", "priority"]).count("priority") == 1
+
+
+@pytest.mark.parametrize(
+    "given", [["--scheduling-policy", "fcfs"], ["--scheduling_policy=fcfs"], ["--grpc"]]
+)
+def test_what_would_ignore_priorities_is_refused(given: list[str]) -> None:
+    with pytest.raises(SettingsError, match="leave"):
+        command(["model", *given])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"VLLM_USE_RUST_FRONTEND": "1"}, "unset"), ({"VLLM_PLUGINS": "a,b"}, "add it")],
+)
+def test_an_environment_without_us_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        environment(ServingSettings(), [], given)
+
+
+def test_keys_are_known_by_their_digests() -> None:
+    digest = {key: hashlib.sha256(key.encode()).hexdigest() for key in "abc"}
+    given = {"VLLM_API_KEY": "c", "VLLM_PLUGINS": "x,lengthpred"}
+    told = environment(ServingSettings(), ["m", "--api-key", "a", "b", "--port", "1"], given)
+    assert told["LENGTHPRED_API_KEY_DIGESTS"] == f"{digest['a']},{digest['b']}"
+    assert environment(ServingSettings(), ["m"], given)["LENGTHPRED_API_KEY_DIGESTS"] == digest["c"]
+    assert "LENGTHPRED_API_KEY_DIGESTS" not in environment(ServingSettings(), ["m"], {})

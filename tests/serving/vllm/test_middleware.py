@@ -1,0 +1,273 @@
+"""The middleware before an app that says what reached it, and before hostile bodies."""
+
+import asyncio
+import hashlib
+import json
+import random
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lengthpred.serving.metrics import ServingMetrics
+from lengthpred.serving.service import Finished, Service
+from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm import middleware as module
+from lengthpred.serving.vllm.middleware import LengthPriorityMiddleware
+from tests.builders import build
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "list of rivers"}]}
+Seen = list[tuple[dict[str, str], bytes]]
+Server = tuple[httpx.AsyncClient, Seen, Service]
+Make = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("histogram").save(tmp_path_factory.mktemp("middleware") / "histogram")
+
+
+@pytest.fixture
+def serve(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """A client of a server that answers with 200, what reached it, and its service."""
+    services = []
+
+    def make(**settings: Any) -> Server:
+        told = ServingSettings(**{"artifact": str(artifact), **settings})
+        service = Service(told, ServingMetrics(CollectorRegistry()))
+        services.append(service)
+        monkeypatch.setattr(module, "service_of_process", lambda: service)
+        seen: Seen = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+            headers = {key.decode(): value.decode("latin-1") for key, value in scope["headers"]}
+            count = sum(key == b"x-vllm-priority" for key, _ in scope["headers"])
+            seen.append(({**headers, "count": str(count)}, body))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        transport = httpx.ASGITransport(LengthPriorityMiddleware(app))
+        return httpx.AsyncClient(transport=transport, base_url="http://test"), seen, service
+
+    yield make
+    for service in services:
+        service.close()
+
+
+def run(call: Any) -> Any:
+    return asyncio.run(call)
+
+
+def counted(service: Service, name: str, **labels: str) -> float:
+    value: float | None = service.metrics.registry.get_sample_value(f"lengthpred_{name}", labels)
+    return value or 0.0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", {"model": "m", "prompt": "list of rivers"}),
+        ("/v1/completions", {"prompt": ["list of rivers", "sum", [1, 2, 3]]}),
+        ("/v1/completions", {"prompt": [5, 6, 7]}),
+        ("/v1/responses", {"model": "m", "input": "list of rivers"}),
+        ("/v1/messages", {**CHAT, "max_tokens": 5, "system": "be short"}),
+        ("/invocations", CHAT),
+    ],
+)
+def test_a_call_gets_a_priority_and_keeps_its_bytes(serve: Make, path: str, body: object) -> None:
+    client, seen, service = serve()
+    raw = json.dumps(body, indent=3).encode()
+    answer = run(client.post(path, content=raw))
+    headers, arrived = seen[0]
+    assert answer.status_code == 200 and answer.text == "ok" and arrived == raw
+    assert int(headers["x-vllm-priority"]) > 0 and headers["x-request-id"]
+    assert counted(service, "calls_total", place="predicted") == 1
+
+
+def test_a_longer_answer_comes_later(serve: Make) -> None:
+    client, seen, _ = serve()
+    for topic in ("sum of x", "code of x"):
+        body = {"prompt": f"{topic} light seven", "model": "model-a"}
+        run(client.post("/v1/completions", json=body))
+    short, long = (int(headers["x-vllm-priority"]) for headers, _ in seen)
+    assert long != short
+    limited = {"prompt": "code of x light seven", "model": "model-a", "max_tokens": 1}
+    run(client.post("/v1/completions", json=limited))
+    assert int(seen[2][0]["x-vllm-priority"]) < long
+
+
+def test_the_clients_own_priority_is_dropped(serve: Make) -> None:
+    client, seen, _ = serve()
+    headers = [("X-Vllm-Priority", "-9"), ("x-vllm-priority", "-10"), ("X-Request-Id", "mine")]
+    run(client.post("/v1/chat/completions", json={**CHAT, "priority": -5}, headers=headers))
+    got = seen[0][0]
+    assert got["count"] == "1" and int(got["x-vllm-priority"]) > 0 and got["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions/batch", "/inference/v1/generate", "/v1/new/in/next/vllm"]
+)
+def test_what_takes_no_priority_is_refused(serve: Make, path: str) -> None:
+    client, seen, service = serve()
+    answer = run(client.post(path, json=CHAT, headers={"x-vllm-priority": "-1"}))
+    assert answer.status_code == 400 and not seen
+    error = answer.json()["error"]
+    assert "--allow-unordered" in error["message"] and error["code"] == 400
+    assert counted(service, "calls_total", place="unordered") == 1
+
+
+def test_or_let_through_and_counted(serve: Make) -> None:
+    client, seen, service = serve(allow_unordered=True)
+    headers = {"x-vllm-priority": "-1"}
+    answer = run(client.post("/inference/v1/generate", json=CHAT, headers=headers))
+    assert answer.status_code == 200 and seen[0][0]["count"] == "0"
+    run(client.post("/v1/completions", json={"prompt": "a", "use_beam_search": True}))
+    assert seen[1][0]["count"] == "1"
+    assert counted(service, "calls_total", place="unordered") == 2
+
+
+def test_beam_search_is_refused(serve: Make) -> None:
+    client, seen, _ = serve()
+    body = {"prompt": "a", "use_beam_search": True, "n": 4}
+    assert run(client.post("/v1/completions", json=body)).status_code == 400 and not seen
+
+
+def test_what_does_not_generate_passes(serve: Make) -> None:
+    client, seen, service = serve()
+    for path in ("/tokenize", "/v1/load_lora_adapter", "/v1/responses/resp_1/cancel"):
+        assert run(client.post(path, json={})).status_code == 200
+    assert run(client.get("/v1/models")).status_code == 200
+    assert len(seen) == 4 and not any("x-vllm-priority" in headers for headers, _ in seen)
+    assert len(service.pending) == 0
+
+
+def test_strangers_are_left_to_vllm(serve: Make) -> None:
+    digests = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
+    client, seen, service = serve(api_key_digests=digests)
+    for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}):
+        run(client.post("/v1/chat/completions", json=CHAT, headers=given))
+    assert len(service.pending) == 0 and counted(service, "calls_total", place="predicted") == 0
+    run(client.post("/v1/chat/completions", json=CHAT, headers={"Authorization": "bearer secret"}))
+    assert len(seen) == 4 and counted(service, "calls_total", place="predicted") == 1
+
+
+def test_large_bodies(serve: Make) -> None:
+    client, seen, service = serve(max_body_mb=0.02, read_mb=0.01)
+    long = json.dumps({"prompt": "a" * 12_000})
+    assert run(client.post("/v1/completions", content=long)).status_code == 200
+    assert int(seen[0][0]["x-vllm-priority"]) > 0 and seen[0][1] == long.encode()
+    assert counted(service, "calls_total", place="unread") == 1
+    refused = run(client.post("/v1/completions", content="a" * 30_000))
+    assert refused.status_code == 413 and "0.02 MB" in refused.json()["error"]["message"]
+    assert len(seen) == 1
+
+
+def test_a_body_in_pieces_is_whole(serve: Make) -> None:
+    client, seen, _ = serve()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in json.dumps(CHAT).encode():
+            yield bytes([byte])
+
+    run(client.post("/v1/chat/completions", content=pieces()))
+    assert json.loads(seen[0][1]) == CHAT
+
+
+def test_a_client_that_leaves_is_told_of(serve: Make) -> None:
+    """vLLM aborts a request when `receive` tells it that the client is gone."""
+    _, _, service = serve()
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.extend([(await receive())["type"], (await receive())["type"]])
+
+    messages = iter(
+        [
+            {"type": "http.request", "body": json.dumps(CHAT).encode(), "more_body": False},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    run(LengthPriorityMiddleware(app)(scope, receive, lambda message: None))  # type: ignore[arg-type, return-value]
+    assert told == ["http.request", "http.disconnect"] and len(service.pending) == 1
+
+
+def test_true_lengths_find_their_prediction(serve: Make) -> None:
+    client, _, service = serve()
+    headers = {"x-request-id": "r-1"}
+    run(client.post("/v1/chat/completions", json=CHAT, headers=headers))
+    run(client.post("/v1/completions", json={"prompt": ["a", "b"]}, headers={"x-request-id": "c"}))
+    assert len(service.pending) == 2
+    answers = [("chatcmpl-r-1", 12), ("cmpl-c-0", 3), ("cmpl-c-1", 4), ("chatcmpl-else", 1)]
+    service.finished([Finished(id=id, length=n, stopped=False) for id, n in answers])
+    assert len(service.pending) == 0
+    assert counted(service, "true_lengths_total", result="known") == 3
+    assert counted(service, "true_lengths_total", result="unknown") == 1
+
+
+def hostile(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
+    """A path, a body and headers that somebody means ill with."""
+    path = rng.choice(["/v1/chat/completions", "/v1/completions", "/v1/responses", "/invocations"])
+    text = rng.choice(["", "a" * rng.randrange(5000), "\ud800", "\x00", "光" * 300, "🙂" * 50])
+    shapes: list[Any] = [
+        {"prompt": text, "max_tokens": rng.choice([-1, 0, 10**30, "x", None, 1.5, True, [1]])},
+        {"messages": rng.choice([None, {}, [None], [[]], "x", [{"content": [1, {"text": 3}]}]])},
+        {"messages": [{"role": rng.choice([1, None, "user"]), "content": text}], "n": -3},
+        {"prompt": rng.choice([[], [[]], [None], [1, "a"], [-1], [[1], "x"], {"a": 1}, 7])},
+        {"prompt": [text] * rng.randrange(400), "n": rng.choice([10**9, "2", 0])},
+        {"input": rng.choice([None, [], [{}], [{"type": "function_call_output"}], text])},
+        {"prompt": text, "temperature": rng.choice(["NaN", -1, {}]), "model": rng.choice([1, []])},
+        [], None, 1, "x", {"prompt": text, "sampling": {}, "priority": -(2**63)},
+    ]  # fmt: skip
+    raw = json.dumps(rng.choice(shapes)).encode()
+    odd = [raw, raw[: rng.randrange(len(raw) + 1)], b"", b"[" * 3000, b"\xff\xfe" + raw]
+    odd += [
+        raw + raw,
+        b'{"prompt": NaN, "max_tokens": Infinity}',
+        b'{"a":' * 500,
+        rng.randbytes(64),
+    ]
+    headers = {"x-vllm-priority": str(rng.choice([-(2**63), -1, 0, "x", 10**40]))}
+    if rng.random() < 0.5:
+        headers["x-request-id"] = rng.choice(["", "a", "x" * 4000, "cmpl-0-0", "\x7f", "1_2"])
+    return path, odd[0] if rng.random() < 0.6 else rng.choice(odd), headers
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_hostile_bodies_reach_vllm_in_order_and_nothing_grows(serve: Make, count: int) -> None:
+    client, seen, service = serve(pending=200)
+    rng = random.Random(0)
+
+    async def attack(n: int) -> None:
+        for _ in range(n):
+            path, body, headers = hostile(rng)
+            answer = await client.post(path, content=body, headers=headers)
+            assert answer.status_code == 200
+            got, arrived = seen.pop()
+            assert arrived == body and got["count"] == "1"
+            # None is before what arrived earlier by more than its cost can say.
+            assert 0 < int(got["x-vllm-priority"]) < 2**62
+
+    run(attack(count // 2))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    run(attack(count // 2))
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert len(service.pending) <= 200
+    # The table of pending calls holds other bodies now; nothing else may stay.
+    assert grown < 30_000_000
