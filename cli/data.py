@@ -33,7 +33,7 @@ def import_(
         str, typer.Argument(metavar="SRC", help="A file, folder or name; 'sharegpt': its package.")
     ],
     format: Annotated[
-        str, typer.Option(help="sharegpt, alpaca, openai, csv, parquet or datasets.")
+        str, typer.Option(help="sharegpt, alpaca, openai, csv, parquet, datasets or served.")
     ],
     out: Annotated[Path, typer.Option(help="The table to write, a Parquet file.")],
     columns: Annotated[

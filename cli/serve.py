@@ -35,6 +35,13 @@ def serve(
         bool, typer.Option(help="Let through what takes no priority: it runs before all others.")
     ] = False,
     max_body_mb: Annotated[float, typer.Option(help="Refuse larger bodies.")] = 64.0,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(help="Folder to keep true lengths in, to train on.", show_default=False),
+    ] = None,
+    keep_prompts: Annotated[
+        bool, typer.Option("--keep-prompts", help="With the texts of prompts.")
+    ] = False,
     arms: Annotated[
         Path | None,
         typer.Option(help="TOML: orders to choose from by a header.", show_default=False),
@@ -54,6 +61,8 @@ def serve(
         "prefill_weight": prefill_weight,
         "allow_unordered": allow_unordered,
         "max_body_mb": max_body_mb,
-        "arms": arms,
+        "feedback": feedback and feedback.absolute(),
+        "keep_prompts": keep_prompts,
+        "arms": arms and arms.absolute(),
     }
     start(ServingSettings.checked(told), arguments)

@@ -3,6 +3,7 @@
 import threading
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lengthpred.base import Request
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import SettingsError
+from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.metrics import ServingMetrics
 from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
 from lengthpred.serving.pending import Pending
@@ -36,6 +38,7 @@ class Finished(BaseModel):
     """An answer that is complete.
 
     id: as the server names it. stopped: by a limit, so that its natural length is not known.
+    prompt_tokens: of the whole input, where the server counts them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +46,7 @@ class Finished(BaseModel):
     id: str
     length: int
     stopped: bool
+    prompt_tokens: int | None = None
 
 
 class Service:
@@ -59,6 +63,7 @@ class Service:
         self._orderers = {DEFAULT_ARM: self._orderer(settings.artifact, settings.policy, False)}
         for name, arm in _arms(settings.arms).items():
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
+        self._kept = _kept(settings)
         self._restarts = 0
         self._queues: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -108,13 +113,15 @@ class Service:
                 continue
             place, row = found
             dists.append(place.dist[row : row + 1])
-            requests.append(place.requests[row])
+            requests.append(replace(place.requests[row], prompt_tokens=one.prompt_tokens))
             known.append(one)
         if not known:
             return
         lengths, stopped = [one.length for one in known], [one.stopped for one in known]
         self.metrics.pending.set(len(self.pending))
         self.metrics.observe(dists, lengths, stopped)
+        if self._kept:
+            self._kept.add(requests, lengths, stopped)
         for asker in self._askers.values():
             asker.observe(requests, np.array(lengths, np.int64), stopped)
 
@@ -122,6 +129,8 @@ class Service:
         """End what it started."""
         for asker in self._askers.values():
             asker.close()
+        if self._kept:
+            self._kept.close()
 
     def _orderer(self, artifact: str, policy: str, blind: bool) -> Orderer:
         if artifact not in self._askers:
@@ -135,6 +144,13 @@ class Service:
             now = sum(process.stats().restarts for process in processes)
             self.metrics.restarts.inc(now - self._restarts)
             self._restarts = now
+
+
+def _kept(settings: ServingSettings) -> FeedbackLog | None:
+    if settings.feedback is None:
+        return None
+    keep, most = settings.keep_prompts, settings.feedback_mb
+    return FeedbackLog(settings.feedback, keep_prompts=keep, most_mb=most)
 
 
 def _arms(path: Path | None) -> dict[str, Arm]:

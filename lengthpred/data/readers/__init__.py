@@ -15,6 +15,7 @@ FORMATS = {
     "csv": "lengthpred.data.readers.csv_file",
     "parquet": "lengthpred.data.readers.parquet_file",
     "datasets": "lengthpred.data.readers.hub",
+    "served": "lengthpred.data.readers.served",
 }
 
 

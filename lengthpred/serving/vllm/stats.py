@@ -37,7 +37,12 @@ class LengthStatLogger(StatLoggerBase):  # type: ignore[misc]
         if scheduler_stats is not None:
             service.queued(engine_idx, scheduler_stats.num_waiting_reqs)
         done = [
-            Finished(id=one.request_id, length=one.num_generation_tokens, stopped=stopped)
+            Finished(
+                id=one.request_id,
+                length=one.num_generation_tokens,
+                stopped=stopped,
+                prompt_tokens=one.num_prompt_tokens,
+            )
             for one in (iteration_stats.finished_requests if iteration_stats else ())
             if one.request_id and (stopped := COMPLETE.get(one.finish_reason)) is not None
         ]
