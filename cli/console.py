@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from rich.progress import (
 )
 
 __all__ = ["print_json", "progress", "stderr", "stdout", "steps", "told_at_the_end", "warn"]
+
+# Without a terminal: how long a step takes before it is told, and how long until it is again.
+FIRST_S, AGAIN_S = 30.0, 60.0
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -44,17 +48,42 @@ def progress(*, eta: bool = False) -> Progress:
 
 
 @contextmanager
-def steps(name: str, before: str = "") -> Iterator[Callable[[str, int, int], None]]:
+def steps(
+    name: str, before: str = "", clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for what is done within, called `name` until the first step.
 
     What it gives is called with a step, what is done of it, and the total (0: not known); `before`
-    stands before each step.
+    stands before each step. Without a terminal a line on stderr tells of a step that has taken
+    half a minute, and another each minute. clock: in seconds.
     """
+    lines = None if sys.stderr.isatty() else _Lines(clock)
     with progress() as bar:
         task = bar.add_task(name)
-        yield lambda step, done, total: bar.update(
-            task, description=f"{before}{step}", completed=done, total=total or None
-        )
+
+        def told(step: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{before}{step}", completed=done, total=total or None)
+            if lines is not None:
+                lines.tell(f"{before}{step}", done, total)
+
+        yield told
+
+
+class _Lines:
+    """How far a step is, now and then, for a file."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._step, self._due_s, self._told_s = clock, "", 0.0, -AGAIN_S
+
+    def tell(self, step: str, done: int, total: int) -> None:
+        now = self._clock()
+        if step != self._step:
+            self._step, self._due_s = step, max(now + FIRST_S, self._told_s + AGAIN_S)
+        if now < self._due_s:
+            return
+        self._told_s, self._due_s = now, now + AGAIN_S
+        far = f": {done:,} of {total:,}" if total else f": {done:,}" if done else ""
+        stderr.print(f"{step}{far}", highlight=False, markup=False, soft_wrap=True)
 
 
 def warn(sentence: str) -> None:

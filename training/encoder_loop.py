@@ -70,6 +70,7 @@ class Loop:
     step: int = 0
     best: float = float("inf")
     worse: int = 0
+    name: str = STEP
     _saved_s: float = field(default_factory=time.monotonic)
 
     def run(self, train: Examples, valid: Examples) -> bool:
@@ -120,7 +121,7 @@ class Loop:
                     self._check(train, valid)
                 if cut:
                     return
-                self.on_progress(STEP, self.step, total)
+                self.on_progress(self.name, self.step, total)
                 self._save()
 
     def _deal(self, rows: Examples, epoch: int) -> list[IntArray]:
@@ -256,6 +257,7 @@ class Loop:
             return
         self.average, self.kept = state["average"], state["kept"]
         self.step, self.best, self.worse = state["counts"]
+        self.name = f"{STEP}, gone on from step {self.step:,}"
 
     def _precision(self, torch: Any) -> str:
         gpu = torch.cuda.is_available() and self.settings.device != "cpu"

@@ -1,0 +1,33 @@
+"""What a long step says where there is no terminal."""
+
+import pytest
+
+from lengthpred.cli.console import steps
+
+
+def test_a_long_step_is_told_now_and_then_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    lines: list[tuple[float, str]] = []
+    with steps("training", "[a] ", clock=lambda: now) as told:
+
+        def tell(at: float, step: str, done: int = 0, total: int = 0) -> None:
+            nonlocal now
+            now = at
+            told(step, done, total)
+            lines.extend((at, line) for line in capsys.readouterr().err.splitlines())
+
+        for second in range(20):
+            tell(second, "reading")
+        for second in range(20, 200, 5):
+            tell(second, "the encoder", 12 * second, 2438)
+        for second in range(200, 300, 5):
+            tell(second, "scoring")
+    assert lines == [
+        (50, "[a] the encoder: 600 of 2,438"),
+        (110, "[a] the encoder: 1,320 of 2,438"),
+        (170, "[a] the encoder: 2,040 of 2,438"),
+        (230, "[a] scoring"),
+        (290, "[a] scoring"),
+    ]
