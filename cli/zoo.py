@@ -54,7 +54,7 @@ def zoo(
     ] = "",
     max_rows: Annotated[
         int | None,
-        typer.Option(min=100, help="Use about so many rows of each table.", show_default=False),
+        typer.Option(min=500, help="Use about so many rows of each table.", show_default=False),
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -112,11 +112,14 @@ def zoo(
     parts = make_parts(*given, out / SPLIT, max_rows=max_rows, seed=seed, force=force)
     try:
         trained, left_out = _train(plan, parts, out, time_budget, seed, force)
-    except BaseException:  # a signal, too: the same command can then be given again
-        if not any((out / recipe.name).exists() for recipe in plan):
+        comparison = _compare(trained, parts, max_rows, ratios, seed)
+    except BaseException as end:  # a signal, too: the same command can then be given again
+        kept = [recipe.name for recipe in plan if (out / recipe.name).exists()]
+        if not kept:
             parts.discard()
+        if isinstance(end, KeyboardInterrupt):
+            _say_kept(kept, out)
         raise
-    comparison = _compare(trained, parts, max_rows, ratios, seed)
     entries = [_entry(one) for one in trained]
     comparison = replace(comparison, notes=[*_notes(trained, left_out), *comparison.notes])
     command = f"lengthpred {shlex.join(sys.argv[1:])}"
@@ -196,6 +199,13 @@ def _compare(
             seed=seed,
             on_progress=on_progress,
         )
+
+
+def _say_kept(names: "Sequence[str]", out: Path) -> None:
+    said = f"stopped: {out} holds {', '.join(names)}; the same command with --force replaces them"
+    if not names:
+        said = "stopped before a recipe was finished; nothing was kept"
+    stderr.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _entry(one: "Trained") -> "Entry":

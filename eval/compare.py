@@ -35,6 +35,8 @@ from lengthpred.models.backends.base import is_recorded
 
 __all__ = ["Comparison", "compare", "detectors_in"]
 
+FEW_ROWS = 100
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -248,6 +250,8 @@ def _notes(
     timed: Mapping[str, Predictor],
 ) -> list[str]:
     notes = []
+    if len(rows) < FEW_ROWS:
+        notes.append(f"Only {len(rows)} rows are compared: differences between so few say little.")
     learning = [name for name in ALWAYS if name not in KNOWING and name not in given]
     if train_rows is None and learning:
         notes.append(

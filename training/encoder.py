@@ -57,7 +57,8 @@ def train(
     for module in ("transformers", "accelerate", "onnx", "onnxruntime", "scipy", "sklearn"):
         require(module, "train,torch", WHY)
     session = session or Session(Reading())
-    rows, calibration = (_with_text(part) for part in (rows, calibration))
+    rows = _with_text(rows, "train")
+    calibration = _with_text(calibration, "calibrate")
     picked = _valid(rows, rng)
     on_progress("loading the encoder", 0, 0)
     found = pretrained(settings)
@@ -113,13 +114,13 @@ def _temperature(plain: Readout, outputs: npt.NDArray[np.float32], rows: Rows) -
     return float(np.exp(best.x))
 
 
-def _with_text(rows: Rows) -> Rows:
-    """Those with a prompt; raises DataError when they are too few."""
+def _with_text(rows: Rows, use: str) -> Rows:
+    """Those with a prompt; raises DataError when they are too few to `use` them."""
     rows = rows.with_prompt()
     if len(rows) < MIN_ROWS:
         raise DataError(
-            f"an encoder needs {MIN_ROWS} rows with a prompt to train on and as many to calibrate "
-            f"on; there are {len(rows)}"
+            f"an encoder needs {MIN_ROWS} rows with a prompt to {use} on; there are {len(rows)}: "
+            "give a larger table"
         )
     return rows
 

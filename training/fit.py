@@ -45,6 +45,7 @@ CALIBRATION_SHARE = 0.15
 CALIBRATION_ROWS = 30_000
 REFINED_ROWS = 100
 SLOW_ROWS = 5_000
+FEW_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Kind:
     resumes   whether a run that was killed can go on, and one can be cut short: it is given a file
               and a session for that
     slow      whether an answer takes milliseconds, so that fewer rows tell the metrics
+    texts     whether rows without a prompt teach it nothing
     """
 
     module: str
@@ -64,17 +66,20 @@ class Kind:
     streams: bool = False
     resumes: bool = False
     slow: bool = False
+    texts: bool = False
 
 
 KINDS = {
     "average": Kind("lengthpred.training.average", AverageSettings, slow=True),
-    "boosted": Kind("lengthpred.training.boosted", BoostedSettings),
+    "boosted": Kind("lengthpred.training.boosted", BoostedSettings, texts=True),
     "conformal": Kind("lengthpred.training.conformal", ConformalSettings),
     "detector": Kind("lengthpred.training.detectors", DetectorSettings),
-    "distilled": Kind("lengthpred.training.distilled", DistilledSettings),
-    "encoder": Kind("lengthpred.training.encoder", EncoderSettings, resumes=True, slow=True),
+    "distilled": Kind("lengthpred.training.distilled", DistilledSettings, texts=True),
+    "encoder": Kind(
+        "lengthpred.training.encoder", EncoderSettings, resumes=True, slow=True, texts=True
+    ),
     "histogram": Kind("lengthpred.training.histogram", HistogramSettings, streams=True),
-    "ranker": Kind("lengthpred.training.ranker", RankerSettings),
+    "ranker": Kind("lengthpred.training.ranker", RankerSettings, texts=True),
     "slm": Kind("lengthpred.training.slm", SlmSettings),
     "slm-prefill": Kind("lengthpred.training.slm_prefill", SlmPrefillSettings),
     "slm-states": Kind("lengthpred.training.slm_states", SlmStatesSettings),
@@ -148,12 +153,20 @@ def train_kind(
     on_progress("reading the table", 0, 0)
     fingerprint = table.fingerprint
     rows, held = _halves(table, calibration, settings.max_rows, seed)
+    if KINDS[kind].texts:
+        _check_prompts(rows, table)
     source: Rows | Iterator[Rows] = rows
     models = {request.model for request in rows.requests}
     if KINDS[kind].streams and len(table) > settings.max_rows:
         source = _stream(table, calibration, seed, models)
     resumed = {"checkpoint": checkpoint, "session": session} if KINDS[kind].resumes else {}
     trained: Storable = trainer.train(source, held, settings, rng, on_progress, **resumed)
+    if source is rows and len(rows) < FEW_ROWS and not isinstance(trained, (Average, Conformal)):
+        warnings.warn(
+            f"there were {len(rows)} rows to train on: little can be learnt of fewer than "
+            f"{FEW_ROWS}",
+            stacklevel=2,
+        )
     if isinstance(trained, Average):
         cards = [_card(part) for part in trained.parts]
         models = {name for card in cards for name in card.models}
@@ -201,12 +214,31 @@ def _halves(table: Table, calibration: Table | None, most: int, seed: int) -> tu
         return rows, held_rows if len(table) > most else _unseen(held_rows, rows, calibration)
     held = _held(len(table), seed)[rows.groups]
     if held.all() or not held.any():
+        if not any(request.prompt for request in rows.requests):
+            raise DataError(_no_prompts(table))
         raise DataError(
             f"{table.path} has too few groups ({len(set(rows.groups.tolist()))}) to keep some for "
             "calibration: give a larger table, or one of its own with --calibration"
         )
     rng = np.random.default_rng([seed, 2])
     return rows.take(~held), rows.take(held).sample(CALIBRATION_ROWS, rng)
+
+
+def _check_prompts(rows: Rows, table: Table) -> None:
+    """Raise DataError when all prompts are empty; warn when some are."""
+    empty = sum(not request.prompt for request in rows.requests)
+    if empty == len(rows):
+        raise DataError(_no_prompts(table))
+    if empty:
+        warnings.warn(
+            f"{table.path}: {empty:,} of {len(rows):,} rows to train on have an empty prompt, and "
+            "are left out",
+            stacklevel=2,
+        )
+
+
+def _no_prompts(table: Table) -> str:
+    return f"{table.path}: all prompts are empty: give a table with the texts that were asked"
 
 
 def _unseen(held: Rows, rows: Rows, calibration: Table) -> Rows:

@@ -76,7 +76,8 @@ def read_recipes(
 
     encoder: a transformer in the place of the recipes' own. originals: with the models that the
     papers had, where these are known. taken: names that no recipe may have. Raises SettingsError
-    for what is no recipe, for one with such a name, or for two of one name.
+    for what is no recipe, for one with such a name, for two of one name, or for one that has
+    nothing to learn from.
     """
     found: dict[str, Recipe] = {}
     for given in dict.fromkeys(names):
@@ -88,6 +89,12 @@ def read_recipes(
                 f"{path}: the results have something else called '{path.stem}': rename the file"
             )
         found[path.stem] = _recipe(path, encoder, originals)
+    for recipe in found.values():
+        if _lacks_teacher(recipe) and TEACHER not in found:
+            raise SettingsError(
+                f"the recipe '{recipe.name}' learns from another: add the recipe '{TEACHER}', or a "
+                "teacher to its file"
+            )
     return sorted(found.values(), key=lambda recipe: _rank(recipe.kind))
 
 
@@ -206,11 +213,15 @@ def _stand_in(settings: Settings, original: str) -> str:
 
 def _taught(recipe: Recipe, trained: Mapping[str, Path]) -> Settings:
     """The settings, with a teacher where one is needed and none is named."""
-    if not isinstance(recipe.settings, DistilledSettings) or recipe.settings.teacher:
+    if not _lacks_teacher(recipe):
         return recipe.settings
     if TEACHER not in trained:
         raise SettingsError(f"its teacher, the recipe '{TEACHER}', was not trained")
     return recipe.settings.model_copy(update={"teacher": [str(trained[TEACHER])]})
+
+
+def _lacks_teacher(recipe: Recipe) -> bool:
+    return isinstance(recipe.settings, DistilledSettings) and not recipe.settings.teacher
 
 
 def _check_time(kind: str, until: float | None, longest: Mapping[str, float]) -> None:

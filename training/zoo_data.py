@@ -15,6 +15,9 @@ from lengthpred.errors import DataError
 
 __all__ = ["Parts", "make_parts"]
 
+# What can be told by fewer is chance.
+MIN_ROWS = 20
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -49,8 +52,13 @@ def make_parts(
     """Split `table` by group into the folder `out`; with a `test` of its own, nothing is split off.
 
     max_rows: about so many rows of `table` are used, whole groups. Raises DataError for what
-    cannot be split, or is there already and not `force`.
+    cannot be split, is there already and not `force`, or has too few rows to compare on.
     """
+    if test is not None and len(test) < MIN_ROWS:
+        raise DataError(
+            f"{test.path} has {len(test)} rows, and a comparison needs {MIN_ROWS}: give a larger "
+            "table"
+        )
     written: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="lengthpred-zoo-") as scratch:
         if max_rows is not None and max_rows < len(table):
@@ -67,7 +75,14 @@ def make_parts(
         split_table(table, out, SplitSettings(seed=seed), force=force)
     written = [out / f"{name}.parquet" for name in ("train", "calibration", "test")]
     train, calibration, last = map(Table, written)
-    return Parts(train, calibration, last, written)
+    parts = Parts(train, calibration, last, written)
+    if min(len(calibration), len(last)) < MIN_ROWS:
+        parts.discard()
+        raise DataError(
+            f"{len(table)} rows are too few to split: {len(calibration)} would be for calibration "
+            f"and {len(last)} for the test, and each needs {MIN_ROWS}: give more rows"
+        )
+    return parts
 
 
 def _sample(table: Table, path: Path, most: int, seed: int) -> Table:

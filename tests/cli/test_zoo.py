@@ -1,6 +1,7 @@
 """`lengthpred zoo`, as a user runs it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,27 @@ def tau_of(out: Path) -> dict[str, float]:
     return {r["predictor"]: r["value"] for r in rows if (r["metric"], r["split"]) == ("tau", "all")}
 
 
-def test_recipes_are_trained_compared_and_shown(table: Path, tmp_path: Path) -> None:
+def test_recipes_are_trained_compared_and_shown(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
     mine = recipe(tmp_path, "forest", "boosted", paper=True)
     out = tmp_path / "out"
     said, err = answered(
-        "zoo", "--data", table, "--recipes", f"qlm, {mine},distilled", "--out", out
+        "zoo", "--data", table, "--recipes", f"qlm, {mine},distilled,encoder", "--out", out
     )
     assert not err
     for word in ("forest", "qlm", "constant", "oracle", "all rows, 72 rows"):
         assert word in said
     assert "note: Left out: distilled: its teacher" in said
+    assert "note: Only 72 rows are compared" in said
     assert {"forest", "qlm", "constant", "prompt-length", "oracle"} <= tau_of(out).keys()
     assert tau_of(out)["forest"] > 0.3
     rows = json.loads((out / "eval.json").read_text())["rows"]
     assert any(r["metric"] == "us_per_request_p50" and r["predictor"] == "qlm" for r in rows)
     zoo = json.loads((out / "zoo.json").read_text())
     assert [one["name"] for one in zoo["recipes"]] == ["qlm", "forest"]
-    assert [one["name"] for one in zoo["left_out"]] == ["distilled"]
+    assert [one["name"] for one in zoo["left_out"]] == ["encoder", "distilled"]
     page = (out / "report.html").read_text("utf-8")
     page = page[: page.index("</main>")]
     assert "<h3>Accuracy against cost, all recipes</h3>" in page
@@ -76,9 +81,19 @@ def test_what_is_refused_before_any_work(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ("--data", table, "--out", out)
     assert "Did you mean 'qlm'?" in refused("zoo", *given, "--recipes", "qlmm")
+    bad = recipe(tmp_path, "bad", "conformal", 'base = "/nowhere/at-all"\n')
     for _ in range(2):  # nothing stays that would want --force
-        assert "no recipe was trained. " in refused("zoo", *given, "--recipes", "distilled")
+        assert "no recipe was trained. " in refused("zoo", *given, "--recipes", bad)
         assert not (out / "split").exists()
+    assert "add the recipe 'encoder'" in refused("zoo", *given, "--recipes", "qlm,distilled")
+    assert "500" in lengthpred("zoo", *given, "--max-rows", 499)[2]
+    few = table_on_disk(tmp_path / "few.parquet", synthetic_rows(100))
+    said = refused("zoo", "--data", few, "--recipes", "qlm", "--out", out)
+    assert "100 rows are too few to split: 12 would be for calibration and 18 for the test" in said
+    few = table_on_disk(tmp_path / "few.parquet", synthetic_rows(19))
+    said = refused("zoo", *given, "--recipes", "qlm", "--test", few)
+    assert "few.parquet has 19 rows, and a comparison needs 20" in said
+    assert not (out / "split").exists()
     for name in ("split", "oracle", "ceiling", "samples-max", "eval.json"):
         mine = recipe(tmp_path, name, "histogram")
         said = refused("zoo", *given, "--recipes", mine)
@@ -91,10 +106,30 @@ def test_a_defect_of_ours_is_told_by_the_exit_code(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lengthpred.training.histogram.train", lambda *_: 1 / 0)
+    bad = recipe(tmp_path, "bad", "conformal", 'base = "/nowhere/at-all"\n')
     code, _, err = lengthpred(
-        "zoo", "--data", table, "--out", tmp_path / "out", "--recipes", "qlm,distilled"
+        "zoo", "--data", table, "--out", tmp_path / "out", "--recipes", f"qlm,{bad}"
     )
     assert code == 1 and "qlm: a defect in lengthpred: ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "stopped_in"), [("ranker", "lengthpred.training.ranker.train"), ("", "")]
+)
+def test_ctrl_c_says_what_was_kept(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, stopped_in: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped_in or "lengthpred.training.histogram.train", stop)
+    out = tmp_path / "out"
+    names = f"qlm,{recipe(tmp_path, 'mine', kind)}" if kind else "qlm"
+    code, _, err = lengthpred("zoo", "--data", table, "--recipes", names, "--out", out)
+    kept = f"stopped: {out} holds qlm; the same command with --force replaces"
+    assert code == 130 and len(err.splitlines()) == 1
+    assert err.startswith(kept if kind else "stopped before a recipe was finished")
+    assert (out / "split").exists() == bool(kind)
 
 
 def test_without_recipes_the_shipped_ones_are_meant(

@@ -150,6 +150,12 @@ def test_controls_learn_from_the_training_rows(rows: Rows) -> None:
     assert any("fitted on the evaluated rows" in note for note in flattered.notes)
 
 
+def test_of_few_rows_it_is_said_that_they_tell_little(rows: Rows) -> None:
+    for n, told in ((100, False), (99, True)):
+        notes = compare({}, rows.take(np.arange(n)), resamples=0, cost=False).notes
+        assert any(f"Only {n} rows are compared" in note for note in notes) == told
+
+
 def test_rows_of_an_unseen_model_are_counted_and_said(rows: Rows) -> None:
     trained = FixedPredictor()
     trained.card = Card(models=("model-0",))  # type: ignore[attr-defined]

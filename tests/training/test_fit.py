@@ -234,6 +234,34 @@ def test_refused_for_too_little(tmp_path: Path, trained: Trained) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_little_to_learn_from_is_told(tmp_path: Path, trained: Trained) -> None:
+    held = table_on_disk(tmp_path / "held.parquet", synthetic_rows(60, 5), prompt=["rain"] * 60)
+    for n in (49, 50):
+        few = table_on_disk(tmp_path / "few.parquet", synthetic_rows(n))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            trained("histogram", f"{n}", data=few, calibration=held)
+        assert [str(one.message)[:33] for one in said] == ["there were 49 rows to train on: l"] * (
+            n < 50
+        )
+
+
+def test_empty_prompts_are_told(tmp_path: Path, trained: Trained) -> None:
+    held = table_on_disk(tmp_path / "held.parquet", synthetic_rows(60, 5), prompt=["rain"] * 60)
+    empty = table_on_disk(tmp_path / "empty.parquet", prompt=[""] * 400, reply_tokens=None)
+    for options in ({}, {"calibration": held}):
+        with pytest.raises(DataError, match=r"empty\.parquet: all prompts are empty"):
+            trained("boosted", "out", data=empty, **options)
+    some = [r.prompt if i else "" for i, r in enumerate(synthetic_rows(400).requests)]
+    table = table_on_disk(tmp_path / "some.parquet", prompt=some)
+    with pytest.warns(UserWarning, match="1 of 400 rows to train on have an empty prompt"):
+        trained("boosted", "out", data=table, calibration=held)
+    # Of such rows it learns lengths all the same.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained("histogram", "other", data=table, calibration=held)
+
+
 def test_what_can_be_refused_is_refused_before_any_work(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

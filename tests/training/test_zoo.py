@@ -36,24 +36,34 @@ def quick(folder: Path, *kinds: str) -> list[str]:
     return files
 
 
-def test_one_that_fails_does_not_lose_the_others(table: Table, tmp_path: Path) -> None:
+def test_one_that_fails_does_not_lose_the_others(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
     files = quick(tmp_path / "r", "boosted", "histogram", "ranker")
     bad = tmp_path / "r" / "bad.toml"
     bad.write_text('kind = "conformal"\nbase = "/nowhere/at-all"\n')
-    plan = read_recipes([str(bad), *files, "distilled"])
+    plan = read_recipes([str(bad), *files, "distilled", "encoder"])
     told: list[str] = []
     done, left_out = train_all(
         plan, table, None, tmp_path / "out", on_progress=lambda step, *_: told.append(step)
     )
     assert [one.recipe.name for one in done] == ["my-boosted", "my-histogram", "my-ranker"]
-    assert [one.name for one in left_out] == ["bad", "distilled"]
-    assert "/nowhere/at-all" in left_out[0].why and "'encoder', was not trained" in left_out[1].why
+    assert [one.name for one in left_out] == ["bad", "encoder", "distilled"]
+    assert "/nowhere/at-all" in left_out[0].why and "'encoder', was not trained" in left_out[2].why
     assert any(step.startswith("my-boosted: ") for step in told)
     requests = synthetic_rows(20, 3).requests
     for one in done:
         loaded = load(tmp_path / "out" / one.recipe.name)
         assert (loaded.predict(requests).pmf == one.artifact.predict(requests).pmf).all()  # type: ignore[attr-defined]
         assert one.seconds > 0 and not one.cut
+
+
+def test_what_learns_from_another_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'distilled' learns from another: add the recipe 'enc"):
+        read_recipes(["distilled", "qlm"])
+    (tmp_path / "taught.toml").write_text('kind = "distilled"\nteacher = ["/some/where"]\n')
+    assert len(read_recipes([str(tmp_path / "taught.toml")])) == 1
 
 
 def test_a_defect_in_one_is_told_apart(
@@ -133,6 +143,16 @@ def test_a_test_table_of_its_own_leaves_all_rows_for_training(table: Table, tmp_
     assert table.path.exists() and test.path.exists() and not (tmp_path / "a").exists()
     with pytest.raises(DataError, match="allow more rows"):
         make_parts(table, test, tmp_path / "b", max_rows=1)
+
+
+def test_parts_that_tell_nothing_are_refused(tmp_path: Path) -> None:
+    small = Table(table_on_disk(tmp_path / "t.parquet", synthetic_rows(100)))
+    with pytest.raises(DataError, match="12 would be for calibration and 18 for the test"):
+        make_parts(small, None, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    few = Table(table_on_disk(tmp_path / "few.parquet", synthetic_rows(19)))
+    with pytest.raises(DataError, match="has 19 rows, and a comparison needs 20"):
+        make_parts(small, few, tmp_path / "a")
 
 
 def test_a_large_group_does_not_empty_the_sample(tmp_path: Path) -> None:
