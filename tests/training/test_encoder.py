@@ -16,7 +16,7 @@ import pytest
 
 from lengthpred import LengthGrid, load
 from lengthpred.data.table import Rows
-from lengthpred.errors import LengthPredError, MissingExtraError, SettingsError
+from lengthpred.errors import DataError, LengthPredError, MissingExtraError, SettingsError
 from lengthpred.metrics import scores, tau
 from lengthpred.models.encoder import Encoder
 from lengthpred.training.settings import EncoderSettings
@@ -159,13 +159,30 @@ def test_a_frozen_transformer_stays_as_it_is(folder: Path) -> None:
     [
         ({"tokens": 100}, "reads 64 tokens at most"),
         ({"layers": 9}, "has 4"),
-        ({"encoder": "/nowhere/at-all"}, "cannot be loaded"),
+        ({"encoder": "/nowhere/at-all"}, "cannot be loaded: there is no such folder"),
         ({"encoder": "damaged"}, "'damaged' cannot be loaded"),
     ],
 )
-def test_a_transformer_that_does_not_fit(settings: dict[str, Any], says: str, folder: Path) -> None:
+def test_a_transformer_that_does_not_fit(
+    settings: dict[str, Any],
+    says: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged").mkdir()
     with pytest.raises(SettingsError, match=says):
         trained(folder, synthetic_rows(200), **settings)
+
+
+@pytest.mark.parametrize(("n", "held", "use"), [(49, 60, "train"), (60, 49, "calibrate")])
+def test_the_part_that_is_too_small_is_named(n: int, held: int, use: str, folder: Path) -> None:
+    from lengthpred.training.encoder import train
+
+    asked = EncoderSettings(encoder=str(folder))
+    with pytest.raises(DataError, match=f"50 rows with a prompt to {use} on; there are 49"):
+        train(synthetic_rows(n), synthetic_rows(held), asked, np.random.default_rng(0))
 
 
 SCRIPT = """
@@ -176,11 +193,11 @@ from lengthpred.training.fit import fit
 encoder_loop.CHECKPOINT_S = 0.0
 first = []
 def told(step, done, total):
-    if step == "training the encoder" and not first:
-        first.append(done)
+    if step.startswith("training the encoder") and not first:
+        first[:] = [done, step]
 data, out, recipe = map(Path, sys.argv[1:])
 fit("encoder", data, out, recipe=recipe, on_progress=told)
-Path(f"{out}-first").write_text(str(first[0]))
+Path(f"{out}-first").write_text("{} {}".format(*first))
 """
 
 
@@ -211,8 +228,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_path: Path
     assert not (tmp_path / "killed").exists()
     assert start("killed").wait() == 0
     assert not list(tmp_path.glob(".killed*"))
-    begun = [int((tmp_path / f"{out}-first").read_text()) for out in ("undisturbed", "killed")]
-    assert begun[0] == 1 < begun[1]
+    begun = [(tmp_path / f"{out}-first").read_text() for out in ("undisturbed", "killed")]
+    after = int(begun[1].split()[0]) - 1
+    assert begun[0] == "1 training the encoder" and after > 0
+    assert begun[1].endswith(f" training the encoder, gone on from step {after}")
     for name in ("encoder.onnx", "arrays.safetensors", "config.json"):
         first, second = (tmp_path / out / name for out in ("undisturbed", "killed"))
         assert first.read_bytes() == second.read_bytes(), name
