@@ -34,6 +34,7 @@ class Engines(StrEnum):
     CONTINUOUS = "continuous"
     GANG = "gang"
     SLICES = "slices"
+    VLLM = "vllm"
 
 
 class PredictionTime(StrEnum):

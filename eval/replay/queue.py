@@ -38,8 +38,12 @@ class Queue:
         at = np.maximum(ready, known if known is not None else ready)
         return [(float(at[i]), int(i)) for i in np.argsort(at, kind="stable")]
 
-    def advance(self, now: float) -> None:
-        """Let in what is ready by `now`, and give their keys to those whose key is known."""
+    def advance(self, now: float) -> list[int]:
+        """Let in what is ready by `now`, and give their keys to those whose key is known.
+
+        Returns what came in.
+        """
+        before = self._came
         while self._came < len(self._coming) and self._ready[self._came] <= now:
             self.push(self._coming[self._came], self._ready[self._came])
             self._came += 1
@@ -50,6 +54,7 @@ class Queue:
         if self._refining is not None:
             for request in self._refining.advance(now, self._started):
                 self.rekey(request, self._told_key(request, now))
+        return self._coming[before : self._came]
 
     def _told_key(self, request: int, now: float) -> int:
         if self._order.with_progress is None:
@@ -91,10 +96,13 @@ class Queue:
         request = self.first()
         if request is None:
             raise IndexError("no request waits")
-        heapq.heappop(self._heap)
+        self.take(request, at)
+        return request
+
+    def take(self, request: int, at: float) -> None:
+        """Take out one that waits; `first` drops what is not there any more."""
         self._waiting[request], self._started[request] = False, True
         self._count(at, -1)
-        return request
 
     def depths(self) -> tuple[FloatArray, IntArray]:
         """From each time on (m,), in seconds, so many requests waited (m,)."""

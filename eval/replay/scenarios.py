@@ -86,5 +86,9 @@ def replay(settings: SimulationSettings, work: Workload, order: Order) -> Trace:
     """Run the requests on the engine that is asked for."""
     if settings.engine == "continuous":
         return replay_continuous(work, order, settings.hardware)
+    if settings.engine == "vllm":
+        from lengthpred.eval.replay.vllm_scheduler import replay_vllm
+
+        return replay_vllm(work, order, settings.hardware)
     slices = settings.slice_tokens if settings.engine == "slices" else None
     return replay_batches(work, order, settings.hardware, slices)

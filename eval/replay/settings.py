@@ -11,7 +11,7 @@ from lengthpred.ordering import OrderingSettings
 
 __all__ = ["ENGINES", "PREDICTION_TIMES", "SimulationSettings"]
 
-ENGINES = ("continuous", "gang", "slices")
+ENGINES = ("continuous", "gang", "slices", "vllm")
 PREDICTION_TIMES = ("charge", "hide")
 
 
@@ -21,7 +21,7 @@ class SimulationSettings:
 
     requests    requests of a replay, drawn from the rows with replacement
     draws       replays of each arm, each on other requests; the arms of a draw share them
-    engine      continuous, gang (static batches) or slices (of `slice_tokens`)
+    engine      continuous, gang (static batches), slices (of `slice_tokens`) or vllm (its own)
     hardware    the engine's slots, room and step times
     arrivals    one or more of burst (all at once), poisson, bursty and trace (as recorded)
     loads       arrival rates of poisson and bursty, as shares of what the engine can serve
