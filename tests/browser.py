@@ -70,6 +70,13 @@ class Page:
 
     def show(self, path: Path, *, width: int, dark: bool = False) -> None:
         """Open a file at a width in a colour scheme."""
+        self.resize(width)
+        self.prefer(dark=dark)
+        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
+
+    def resize(self, width: int) -> None:
+        """Change the width of the window."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -77,9 +84,6 @@ class Page:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        self.prefer(dark=dark)
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
 
     def prefer(self, *, dark: bool) -> None:
         """Change what the system prefers."""

@@ -155,8 +155,7 @@ def _plot(
     high = max(r.value if r.high is None else r.high for r in results) + 0.03
     labels = {n: f"{n}, {told[n]}" if n in told else n for n in points}
     # The names stand on the right.
-    notes = [note | {"x": 0, "xanchor": "left"} for note in lines.pop("annotations", [])]
-    notes += _labels(points, labels, low, high)
+    above = [note | {"x": 0, "xanchor": "left"} for note in lines.pop("annotations", [])]
     costs = [cost for cost, _ in points.values()]
     decades = math.log10(max(costs) / min(costs)) + 0.6
     plot = figure(
@@ -167,13 +166,15 @@ def _plot(
         },
         y={"title": TAU, "range": [low, high]},
         height=HEIGHT,
-        annotations=notes,
+        annotations=above + _labels(points, labels, low, high),
+        # Where the screen has no room for names.
+        meta={"narrow": {"annotations": above, "xaxis": {"range": time_ticks(costs)["range"]}}},
         **lines,
     )
     caption = (
-        f"Up and to the left is better; {SPLIT_NAMES[split]}, with 95 % intervals. Beside each "
-        "name stands how long its training took. The thin grey line is the Pareto front: no other "
-        "is both cheaper and better." + ceiling
+        f"Up and to the left is better; {SPLIT_NAMES[split]}, with 95 % intervals. A mark that is "
+        "pointed at or tapped says its name and how long its training took. The thin grey line is "
+        "the Pareto front: no other is both cheaper and better." + ceiling
     )
     return Panel("Accuracy against cost, all recipes", caption, [Plot(plot)], wide=True)
 

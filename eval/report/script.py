@@ -2,10 +2,12 @@
 
 __all__ = ["SCRIPT"]
 
-# The plots lie beside their places as JSON, in light colours. DARK maps these to dark ones.
+# The plots lie beside their places as JSON, in light colours. DARK maps these to dark ones. What
+# of a layout is other on a narrow screen is in its `meta.narrow`.
 SCRIPT = """
 (() => {
   const root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
+  const narrow = matchMedia("(max-width:560px)");
   let chosen = null;
   const dark = () => chosen === null ? system.matches : chosen;
   const hex = (n) => Number(n).toString(16).padStart(2, "0");
@@ -30,6 +32,9 @@ SCRIPT = """
     let plot = JSON.parse(place.nextElementSibling.textContent);
     if (dark()) plot = recoloured(plot);
     plot.layout.font.family = font;
+    if (narrow.matches && plot.layout.meta)
+      for (const [key, value] of Object.entries(plot.layout.meta.narrow))
+        plot.layout[key] = Array.isArray(value) ? value : {...plot.layout[key], ...value};
     const off = hidden.get(place.closest(".panel"));
     if (off) for (const trace of plot.data) if (off.has(trace.name)) trace.visible = false;
     return Plotly.react(place, plot.data, plot.layout, config);
@@ -44,6 +49,7 @@ SCRIPT = """
   };
   button.addEventListener("click", () => { chosen = !dark(); show(); });
   system.addEventListener("change", () => { if (chosen === null) show(); });
+  narrow.addEventListener("change", show);
   document.addEventListener("click", (event) => {
     const item = event.target.closest(".legend button");
     if (!item) return;

@@ -29,6 +29,14 @@ EMPTY_PLOTS = """
   return !plot.classList.contains("js-plotly-plot") || seen.length === 0;
 }).map((plot) => plot.getAttribute("aria-label").slice(0, 80))
 """
+LABELS = "[...document.querySelectorAll('.annotation text')].map((text) => text.textContent)"
+CUT = """
+[...document.querySelectorAll(".annotation text")].filter((text) => {
+  const mine = text.getBoundingClientRect();
+  const whole = text.closest(".plot").getBoundingClientRect();
+  return mine.left < whole.left || mine.right > whole.right;
+}).map((text) => text.textContent)
+"""
 TITLE_COLOURS = """
 [...new Set([...document.querySelectorAll(".plot .xtitle")].map((t) => getComputedStyle(t).fill))]
 """
@@ -102,6 +110,16 @@ def test_the_plots_follow_the_scheme_of_the_system_and_the_button(
     assert ground != page.run("getComputedStyle(document.body).backgroundColor")
     page.run("document.querySelector('.theme').click()")
     page.wait_for(f"JSON.stringify({TITLE_COLOURS}) === '{_json(dark)}'")
+
+
+def test_names_beside_marks_stand_where_there_is_room(page: Page, recipes: Path) -> None:
+    page.show(recipes, width=390)
+    page.wait_for(DRAWN)
+    assert "noise ceiling" in page.run(LABELS) and "constructor, 12 s" not in page.run(LABELS)
+    assert page.run(CUT) == []
+    page.resize(1200)
+    page.wait_for(f"{LABELS}.includes('constructor, 12 s')")
+    assert page.run(CUT) == []
 
 
 def test_a_name_in_the_legend_hides_its_marks(page: Page, report: Path) -> None:
