@@ -1,0 +1,199 @@
+"""On a real server: order, routes, keys, lengths that come back, clients that leave."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lengthpred.data.importing import import_table
+from lengthpred.data.table import Table
+from lengthpred.metrics import tau
+from lengthpred.models.conformal import Conformal
+from tests.builders import build
+from tests.serving.vllm.server import Running, running_server, saved_model
+
+pytestmark = pytest.mark.vllm
+KEY = {"Authorization": "Bearer secret"}
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("vllm")
+    return saved_model(tmp_path_factory.mktemp("smol") / "smol")
+
+
+@pytest.fixture(scope="module")
+def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "kept"
+
+
+@pytest.fixture(scope="module")
+def server(
+    model: Path, feedback: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("server")
+    artifact = Conformal(build("boosted")).save(folder / "artifact")  # type: ignore[arg-type]
+    kept = ["--feedback", str(feedback), "--keep-prompts"]
+    more = ["--max-num-seqs", "2", "--api-key", "secret"]
+    with running_server(artifact, model, folder / "log", kept, more) as running:
+        yield running
+
+
+def post(server: Running, path: str, body: object, **headers: str) -> httpx.Response:
+    told = KEY | {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(f"{server.url}{path}", json=body, headers=told, timeout=WAIT_S)
+
+
+def wait_for(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_every_ordered_route_answers_and_lengths_come_back(
+    server: Running, feedback: Path, tmp_path: Path
+) -> None:
+    chat = {"model": "smol", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    several = {"model": "smol", "prompt": ["a b", "c d"], "n": 2, "max_tokens": 3}
+    known = 'lengthpred_true_lengths_total{result="known"}'
+    for path, body, answers in (
+        ("/v1/chat/completions", chat, 1),
+        ("/v1/chat/completions", {**chat, "n": 3}, 3),
+        ("/v1/completions", several, 4),
+        ("/v1/messages", chat, 1),
+        ("/invocations", chat, 1),
+    ):
+        told = server.metric(known) + answers
+        assert post(server, path, body).status_code == 200
+        wait_for(partial(_counts, server, known, told))
+    asked = {"model": "smol", "input": "Hi", "max_output_tokens": 4}
+    assert post(server, "/v1/responses", asked).status_code == 200
+    assert server.metric("lengthpred_calls_total") == 6
+    wait_for(lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 10)
+    rows = Table(tmp_path / "t.parquet").rows()
+    assert {"Hi", "a b", "c d"} <= {request.prompt for request in rows.requests}
+    assert all(request.prompt_tokens for request in rows.requests)
+
+
+def _counts(server: Running, name: str, value: float) -> bool:
+    return server.metric(name) == value
+
+
+def _rows(feedback: Path, folder: Path) -> int:
+    import_table(feedback, "served", folder / "t.parquet", force=True)
+    return len(Table(folder / "t.parquet"))
+
+
+def test_short_ones_come_first(server: Running) -> None:
+    """Two slots, held by two long answers; of what waits behind them the shortest is done first."""
+    lengths = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
+    done: list[int] = []
+
+    def ask(length: int) -> None:
+        body = {"model": "smol", "prompt": "x", "max_tokens": length, "ignore_eos": True}
+        assert post(server, "/v1/completions", body).status_code == 200
+        done.append(length)
+
+    with ThreadPoolExecutor(16) as pool:
+        first = [pool.submit(ask, 200) for _ in range(2)]
+        wait_for(lambda: server.metric("vllm:num_requests_running") == 2)
+        rest = [pool.submit(ask, length) for length in lengths]
+        for call in (*first, *rest):
+            call.result()
+    done = [length for length in done if length != 200]
+    assert tau(list(range(len(done))), done) > 0.8
+
+
+def test_nobody_buys_a_place(server: Running) -> None:
+    """A client that gives itself the first place, by header or body, waits as the others do."""
+    ends: dict[str, float] = {}
+
+    def ask(name: str, length: int, **headers: str) -> None:
+        body = {"model": "smol", "prompt": "x", "max_tokens": length, "ignore_eos": True}
+        body |= {"priority": -(2**40)} if headers else {}
+        assert post(server, "/v1/completions", body, **headers).status_code == 200
+        ends[name] = time.monotonic()
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(ask, f"first {i}", 150) for i in range(2)]
+        wait_for(lambda: server.metric("vllm:num_requests_running") == 2)
+        calls.append(pool.submit(ask, "cheat", 100, x_vllm_priority="-9999999999"))
+        calls += [pool.submit(ask, f"honest {i}", 20) for i in range(4)]
+        for call in calls:
+            call.result()
+    assert max(ends, key=lambda name: ends[name] * name.startswith(("cheat", "honest"))) == "cheat"
+
+
+def test_strangers_and_unordered_routes(server: Running) -> None:
+    before = server.metric("lengthpred_calls_total")
+    body = {"model": "smol", "prompt": "x", "max_tokens": 1}
+    assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 401
+    refused = post(server, "/inference/v1/generate", {"token_ids": [1], "sampling_params": {}})
+    assert refused.status_code == 400 and "--allow-unordered" in refused.text
+    assert post(server, "/v1/nothing", {}).status_code == 400
+    broken = httpx.post(f"{server.url}/v1/completions", content="{", headers=KEY, timeout=60)
+    assert broken.status_code == 400
+    places = [server.metric(f'lengthpred_calls_total{{place="{p}"}}') for p in ("unordered",)]
+    assert places == [2] and server.metric("lengthpred_calls_total") == before + 3
+
+
+def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
+    body = {"model": "smol", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with httpx.stream(
+        "POST", f"{server.url}/v1/completions", json=body, headers=KEY, timeout=60
+    ) as answer:
+        next(answer.iter_lines())
+        assert server.metric("vllm:num_requests_running") == 1
+    wait_for(lambda: server.metric("vllm:num_requests_running") == 0)
+
+
+def test_a_predictor_that_is_killed_holds_nothing_up(
+    model: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A cascade has a process of its own: stopped, then killed, and back again."""
+    artifact = build("cascade").save(tmp_path / "cascade")
+    options = ["--deadline-ms", "1000"]
+    with running_server(artifact, model, tmp_path / "log", options) as server:
+        body = {"model": "smol", "prompt": "list of x", "max_tokens": 2}
+        predicted = 'lengthpred_calls_total{place="predicted"}'
+
+        def ask() -> float:
+            assert post(server, "/v1/completions", body).status_code == 200
+            return server.metric(predicted)
+
+        wait_for(lambda: ask() > 0)
+        child = _child_of(server.process.pid)
+        os.kill(child, signal.SIGSTOP)
+        begun = time.monotonic()
+        ask()
+        assert time.monotonic() - begun < 60
+        failed = [
+            server.metric(f'lengthpred_calls_total{{place="{p}"}}') for p in ("late", "prior")
+        ]
+        assert sum(failed) > 0
+        os.kill(child, signal.SIGKILL)
+        before = server.metric(predicted)
+        wait_for(lambda: ask() > before)
+        assert server.metric("lengthpred_restarts_total") >= 1
+
+
+def _child_of(pid: int) -> int:
+    """The process of the predictor among the server's own."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == pid and b"lengthpred.serving.child" in line:
+            return int(folder.name)
+    raise AssertionError("the predictor has no process")
