@@ -75,6 +75,12 @@ class Pending:
                 del self._calls[found]
         return (call.place, row) if row < len(call.place.requests) else None
 
+    def rename(self, id: str, name: str) -> None:
+        """The server calls this call otherwise."""
+        with self._lock:
+            if id in self._calls:
+                self._calls[name] = self._calls.pop(id)
+
     def forget(self, id: str) -> None:
         """A call that will have no answer."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 import threading
 import tomllib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from lengthpred.serving.settings import Policy, ServingSettings
 __all__ = ["Finished", "Service"]
 
 DEFAULT_ARM = ""
+SELF_NAMED = "resp_"
+UNCLAIMED = 1000  # answers that are complete before it is known what the server called their call
 
 
 class Arm(BaseModel):
@@ -64,6 +67,7 @@ class Service:
         for name, arm in _arms(settings.arms).items():
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
         self._kept = _kept(settings)
+        self._unclaimed: OrderedDict[str, Finished] = OrderedDict()
         self._restarts = 0
         self._queues: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -108,6 +112,12 @@ class Service:
         known: list[Finished] = []
         for one in answers:
             found = self.pending.finished(one.id)
+            if found is None and one.id.startswith(SELF_NAMED):
+                self._unclaimed[one.id] = one
+                if len(self._unclaimed) > UNCLAIMED:
+                    self._unclaimed.popitem(last=False)
+                    self.metrics.lengths.labels("unknown").inc()
+                continue
             self.metrics.lengths.labels("known" if found else "unknown").inc()
             if found is None:
                 continue
@@ -124,6 +134,13 @@ class Service:
             self._kept.add(requests, lengths, stopped)
         for asker in self._askers.values():
             asker.observe(requests, np.array(lengths, np.int64), stopped)
+
+    def named(self, id: str, name: str) -> None:
+        """The server gave a call a name of its own, and may have told its length already."""
+        self.pending.rename(id, name)
+        claimed = [one for one in self._unclaimed if one.rpartition("_")[0] == name]
+        if claimed:
+            self.finished([self._unclaimed.pop(one) for one in claimed])
 
     def close(self) -> None:
         """End what it started."""

@@ -9,6 +9,7 @@ handed on byte for byte.
 
 import hashlib
 import json
+import re
 import secrets
 import time
 import uuid
@@ -35,6 +36,9 @@ ID_HEADER = b"x-request-id"
 ARM_HEADER = b"x-lengthpred-arm"
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # where vLLM asks for its key
 MB = 1_000_000
+# Whose calls vLLM names itself, and in which part of the answer it says how.
+SELF_NAMING = ("/v1/responses", "/invocations")
+NAME, HEAD = re.compile(rb'"id"\s*:\s*"(resp_\w+)"'), 8192
 
 
 class LengthPriorityMiddleware:
@@ -94,7 +98,24 @@ class LengthPriorityMiddleware:
         headers.append((PRIORITY_HEADER, str(key).encode()))
         if not _header(scope, ID_HEADER):
             headers.append((ID_HEADER, id.encode()))
+        if _path(scope) in SELF_NAMING:
+            send = self._listening(send, id)
         await self.app({**scope, "headers": headers}, receive, send)
+
+    def _listening(self, send: Send, id: str) -> Send:
+        """Hands on what goes out as it is, and notes the name that vLLM gave the call in it."""
+        head = b""
+
+        async def hand_on(message: Message) -> None:
+            nonlocal head
+            if message["type"] == "http.response.body" and len(head) < HEAD:
+                head += message.get("body", b"")[:HEAD]
+                if named := NAME.search(head):
+                    self.service.named(id, named[1].decode())
+                    head = b"-" * HEAD
+            await send(message)
+
+        return hand_on
 
     def _let_in(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether vLLM will take the call's key: nothing is predicted for strangers."""

@@ -42,6 +42,7 @@ def serve(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         services.append(service)
         monkeypatch.setattr(module, "service_of_process", lambda: service)
         seen: Seen = []
+        answers: dict[str, list[bytes]] = {"/v1/responses": [b'event: x\n{"id": "re', b'sp_1a"}']}
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             body, more = b"", True
@@ -53,7 +54,10 @@ def serve(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             count = sum(key == b"x-vllm-priority" for key, _ in scope["headers"])
             seen.append(({**headers, "count": str(count)}, body))
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"ok"})
+            said = answers.get(scope["path"], [b"ok"])
+            for part in said:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
         transport = httpx.ASGITransport(LengthPriorityMiddleware(app))
         return httpx.AsyncClient(transport=transport, base_url="http://test"), seen, service
@@ -89,7 +93,8 @@ def test_a_call_gets_a_priority_and_keeps_its_bytes(serve: Make, path: str, body
     raw = json.dumps(body, indent=3).encode()
     answer = run(client.post(path, content=raw))
     headers, arrived = seen[0]
-    assert answer.status_code == 200 and answer.text == "ok" and arrived == raw
+    assert answer.status_code == 200 and arrived == raw
+    assert answer.text in ("ok", 'event: x\n{"id": "resp_1a"}')
     assert int(headers["x-vllm-priority"]) > 0 and headers["x-request-id"]
     assert counted(service, "calls_total", place="predicted") == 1
 
@@ -217,6 +222,20 @@ def test_true_lengths_find_their_prediction(serve: Make) -> None:
     assert len(service.pending) == 0
     assert counted(service, "true_lengths_total", result="known") == 3
     assert counted(service, "true_lengths_total", result="unknown") == 1
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_call_that_vllm_names_is_found_by_that_name(serve: Make, early: bool) -> None:
+    client, _, service = serve()
+    done = [Finished(id="resp_1a_0", length=5, stopped=False)]
+    if early:  # an answer in one piece is complete before it is sent
+        service.finished(done)
+    run(client.post("/v1/responses", json={"input": "list of rivers"}))
+    if not early:
+        assert len(service.pending) == 1
+        service.finished(done)
+    assert len(service.pending) == 0
+    assert counted(service, "true_lengths_total", result="known") == 1
 
 
 def hostile(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:

@@ -64,6 +64,7 @@ def test_every_ordered_route_answers_and_lengths_come_back(
 ) -> None:
     chat = {"model": "smol", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     several = {"model": "smol", "prompt": ["a b", "c d"], "n": 2, "max_tokens": 3}
+    response = {"model": "smol", "input": "Hi", "max_output_tokens": 4}
     known = 'lengthpred_true_lengths_total{result="known"}'
     for path, body, answers in (
         ("/v1/chat/completions", chat, 1),
@@ -71,14 +72,14 @@ def test_every_ordered_route_answers_and_lengths_come_back(
         ("/v1/completions", several, 4),
         ("/v1/messages", chat, 1),
         ("/invocations", chat, 1),
+        ("/v1/responses", response, 1),
+        ("/v1/responses", {**response, "stream": True}, 1),
     ):
         told = server.metric(known) + answers
         assert post(server, path, body).status_code == 200
         wait_for(partial(_counts, server, known, told))
-    asked = {"model": "smol", "input": "Hi", "max_output_tokens": 4}
-    assert post(server, "/v1/responses", asked).status_code == 200
-    assert server.metric("lengthpred_calls_total") == 6
-    wait_for(lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 10)
+    assert server.metric("lengthpred_calls_total") == 7
+    wait_for(lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 12)
     rows = Table(tmp_path / "t.parquet").rows()
     assert {"Hi", "a b", "c d"} <= {request.prompt for request in rows.requests}
     assert all(request.prompt_tokens for request in rows.requests)
