@@ -25,6 +25,12 @@ def serve(
     deadline_ms: Annotated[float, typer.Option(help="No request waits longer to be predicted.")] = (
         25.0
     ),
+    hold_ms: Annotated[
+        float,
+        typer.Option(
+            help="Hold an unsure request so long for a second opinion, while others wait."
+        ),
+    ] = 0.0,
     max_overtake_s: Annotated[
         float, typer.Option(help="Only what arrives so many seconds later can overtake a request.")
     ] = 1800.0,
@@ -57,6 +63,7 @@ def serve(
         "artifact": artifact,
         "policy": policy,
         "deadline_ms": deadline_ms,
+        "hold_ms": hold_ms,
         "max_overtake_s": max_overtake_s,
         "prefill_weight": prefill_weight,
         "allow_unordered": allow_unordered,

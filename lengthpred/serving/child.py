@@ -46,7 +46,8 @@ def answer_to(predictor: Predictor, requests: Sequence[Request]) -> Answer:
 
 
 def _ready(predictor: Predictor) -> bytes:
-    """The grid, the answer to a request without text, and the seconds of one prediction."""
+    """The grid, the answer to a request without text, what it takes, whether there are second
+    opinions."""
     taken = []
     for i in range(WARM_UPS):
         begun = time.perf_counter()
@@ -54,7 +55,12 @@ def _ready(predictor: Predictor) -> bytes:
         answer_to(predictor, [Request(prompt=f"Write a list of {i + 3} names of rivers.")])
         taken.append(time.perf_counter() - begun)
     dist = answer_to(predictor, [Request()]).dist
-    told = {"grid": dist.grid.edges.tolist(), "pmf": dist.pmf[0].tolist(), "seconds": min(taken)}
+    told = {
+        "grid": dist.grid.edges.tolist(),
+        "pmf": dist.pmf[0].tolist(),
+        "seconds": min(taken),
+        "refines": isinstance(predictor, Refiner),
+    }
     return json.dumps(told).encode()
 
 

@@ -48,9 +48,10 @@ class ServingMetrics:
         self.seconds = client.Histogram(
             "lengthpred_prediction_seconds", "Time of a prediction", buckets=SECONDS, **given
         )
-        self.held = counter("held_seconds", "Time that calls were held for a second opinion")
         self.refined = counter("refined", "Second opinions by what became of them", "result")
-        self.hidden = counter("hidden_seconds", "Time of second opinions that calls waited anyway")
+        self.hidden = counter(
+            "hidden_seconds", "Time that calls were held for a second opinion while others waited"
+        )
         self.restarts = counter("restarts", "Of the predictor's process")
         self.forgotten = counter("forgotten", "Calls forgotten before their length was known")
         self.lengths = counter("true_lengths", "True lengths by whether a call is known", "result")

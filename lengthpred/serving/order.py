@@ -180,6 +180,11 @@ class Orderer:
         seconds = time.perf_counter() - begun
         return Place(key, asked, answer.dist, "predicted", unsure, seconds)
 
+    def again(self, place: Place, dist: LengthDistribution, arrived_unix_s: float) -> Place:
+        """The place of a call by a second opinion: as if it had been there at arrival."""
+        key = self._key(dist, place.requests, len(place.requests), arrived_unix_s)
+        return replace(place, priority=key, dist=dist, unsure=False)
+
     def place_without(self, requests: Sequence[Request], arrived_unix_s: float) -> Place:
         """The place by the prior: among its like, in order of arrival."""
         asked = self._seen(requests[:MOST_ASKED])

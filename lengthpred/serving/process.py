@@ -67,8 +67,11 @@ class PredictorProcess:
     capacity    most requests that wait; what comes more fails at once
     batch       most requests of one call; fewer where more would not be done by their deadline
     gather_s    seconds that a batch waits for others
+    refine      asks for second opinions (`lengthpred.Refiner.refine`) in place of first ones
     rest_s      seconds before a process that died is started again, and the most that they are
                 doubled to while it keeps dying
+
+    refines: whether the predictor has second opinions.
 
     Given up and started again is a process that misses three deadlines in a row, and one that is
     silent for as long. A thread does all that; `ask` never waits. Raises BackendError when the
@@ -83,6 +86,7 @@ class PredictorProcess:
         capacity: int = 1024,
         batch: int = 64,
         gather_s: float = 0.002,
+        refine: bool = False,
         rest_s: tuple[float, float] = (0.5, 30.0),
     ) -> None:
         if min(capacity, batch) < 1 or not deadline_s > 0:
@@ -90,6 +94,7 @@ class PredictorProcess:
         self._artifact, self._deadline_s = artifact, deadline_s
         self._capacity, self._batch, self._gather_s = capacity, batch, gather_s
         self._rest_s, self._wake = rest_s, threading.Condition()
+        self._ask = "refine" if refine else "predict"
         self._asked: deque[_Asked] = deque()
         self._learn: deque[bytes] = deque(maxlen=capacity)
         self._stats, self._closed, self._up = ProcessStats(), False, False
@@ -169,7 +174,7 @@ class PredictorProcess:
             raise BackendError(
                 f"{self._artifact} could not be loaded in a process of its own: see what it wrote"
             ) from None
-        self._grid = LengthGrid(np.array(told["grid"]))
+        self._grid, self.refines = LengthGrid(np.array(told["grid"])), bool(told["refines"])
         self._prior = LengthDistribution(self._grid, np.array([told["pmf"]], np.float32))
         with self._wake:
             self._each_s, self._misses, self._up = told["seconds"], 0, not self._closed
@@ -252,7 +257,9 @@ class PredictorProcess:
         begun = time.monotonic()
         due = max(one.due for one in batch)
         try:
-            self._line.send_bytes(pack_call(self._number, "predict", [a.request for a in batch]))
+            asked = [one.request for one in batch]
+            left = {"deadline_s": max(due - begun, 0.0)}
+            self._line.send_bytes(pack_call(self._number, self._ask, asked, **left))
             reply = self._receive(due - time.monotonic())
             if reply is None:
                 self._give_up(batch)

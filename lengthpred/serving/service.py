@@ -1,6 +1,7 @@
 """All that a server process has of lengthpred: who orders its calls, and what came of it."""
 
 import threading
+import time
 import tomllib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from lengthpred.base import Request
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import SettingsError
 from lengthpred.serving.feedback import FeedbackLog
+from lengthpred.serving.hold import Holder
 from lengthpred.serving.metrics import ServingMetrics
 from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
 from lengthpred.serving.pending import Pending
+from lengthpred.serving.process import PredictorProcess
 from lengthpred.serving.settings import Policy, ServingSettings
 
 __all__ = ["Finished", "Service"]
@@ -63,13 +66,14 @@ class Service:
         self.metrics = metrics or ServingMetrics()
         self.pending = Pending(settings.pending, settings.pending_s)
         self._askers: dict[str, Asker] = {}
+        self._holders: dict[int, Holder] = {}  # by the identity of the asker
+        self._queues: dict[int, int] = {}
         self._orderers = {DEFAULT_ARM: self._orderer(settings.artifact, settings.policy, False)}
         for name, arm in _arms(settings.arms).items():
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
         self._kept = _kept(settings)
         self._unclaimed: OrderedDict[str, Finished] = OrderedDict()
         self._restarts = 0
-        self._queues: dict[int, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -95,10 +99,22 @@ class Service:
             self._count_restarts()
         if place.unsure:
             metrics.unsure.inc()
+            place = await self._held(orderer, place, arrived_unix_s)
         answers = sum(_answers(request) for request in place.requests)
         metrics.forgotten.inc(self.pending.put(id, place, answers))
         metrics.pending.set(len(self.pending))
         return place
+
+    async def _held(self, orderer: Orderer, place: Place, arrived_unix_s: float) -> Place:
+        """The place by a second opinion, where there is one before the server has time for it."""
+        holder = self._holders.get(id(orderer.asker))
+        if holder is None:
+            return place
+        begun = time.monotonic()
+        better = await holder.second(place.requests, place.dist)
+        self.metrics.hidden.inc(time.monotonic() - begun)
+        self.metrics.refined.labels("let go" if better is None else "refined").inc()
+        return place if better is None else orderer.again(place, better, arrived_unix_s)
 
     def place_unread(self, arrived_unix_s: float) -> int:
         """The key of a call that was not read: too large, or no JSON."""
@@ -146,13 +162,20 @@ class Service:
         """End what it started."""
         for asker in self._askers.values():
             asker.close()
+        for holder in self._holders.values():
+            holder.close()
         if self._kept:
             self._kept.close()
 
     def _orderer(self, artifact: str, policy: str, blind: bool) -> Orderer:
         if artifact not in self._askers:
             deadline_s = self.settings.deadline_ms / 1000
-            self._askers[artifact] = asker_of(artifact, deadline_s)
+            asker = self._askers[artifact] = asker_of(artifact, deadline_s)
+            hold_s = self.settings.hold_ms / 1000
+            if hold_s and isinstance(asker, Remote) and asker.process.refines:
+                # Of its own, as second opinions take longer than first ones may wait for them.
+                process = PredictorProcess(artifact, deadline_s=hold_s, refine=True)
+                self._holders[id(asker)] = Holder(process, hold_s, lambda: self.queue)
         return Orderer(self._askers[artifact], policy, self.settings.ordering, blind=blind)
 
     def _count_restarts(self) -> None:
