@@ -23,7 +23,7 @@ from lengthpred.serving.pending import Pending
 from lengthpred.serving.process import PredictorProcess
 from lengthpred.serving.settings import Policy, ServingSettings
 
-__all__ = ["Finished", "Service"]
+__all__ = ["Arm", "Finished", "Service", "read_arms"]
 
 DEFAULT_ARM = ""
 SELF_NAMED = "resp_"
@@ -69,7 +69,7 @@ class Service:
         self._holders: dict[int, Holder] = {}  # by the identity of the asker
         self._queues: dict[int, int] = {}
         self._orderers = {DEFAULT_ARM: self._orderer(settings.artifact, settings.policy, False)}
-        for name, arm in _arms(settings.arms).items():
+        for name, arm in read_arms(settings.arms).items():
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
         self._kept = _kept(settings)
         self._unclaimed: OrderedDict[str, Finished] = OrderedDict()
@@ -193,8 +193,8 @@ def _kept(settings: ServingSettings) -> FeedbackLog | None:
     return FeedbackLog(settings.feedback, keep_prompts=keep, most_mb=most)
 
 
-def _arms(path: Path | None) -> dict[str, Arm]:
-    """The tables of a TOML file, each an arm of its name."""
+def read_arms(path: Path | None) -> dict[str, Arm]:
+    """The tables of a TOML file, each an arm of its name. Raises SettingsError."""
     if path is None:
         return {}
     try:

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from lengthpred.errors import MissingExtraError, SettingsError
+from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.order import asker_of
+from lengthpred.serving.service import read_arms
 from lengthpred.serving.settings import ServingSettings
 
-__all__ = ["check_predictor", "check_vllm", "command", "environment", "start"]
+__all__ = ["check", "check_vllm", "command", "environment", "start"]
 
 MIDDLEWARE = "lengthpred.serving.vllm.middleware.LengthPriorityMiddleware"
 WATERMARK = "0.05"
@@ -84,12 +86,16 @@ def environment(
     return settings.model_copy(update={"api_key_digests": digests}).to_environment()
 
 
-def check_predictor(settings: ServingSettings) -> None:
-    """Raise what is wrong with the predictor now, not in the log of a server that does not start.
+def check(settings: ServingSettings) -> None:
+    """Raise what is wrong with the settings now, not in the log of a server that does not start.
 
     Raises ArtifactError, BackendError, SettingsError, MissingExtraError.
     """
-    asker_of(settings.artifact, settings.deadline_ms / 1000).close()
+    artifacts = [settings.artifact, *(a.artifact for a in read_arms(settings.arms).values())]
+    for artifact in dict.fromkeys(artifacts):
+        asker_of(artifact, settings.deadline_ms / 1000).close()
+    if settings.feedback is not None:
+        FeedbackLog(settings.feedback).close()
 
 
 def start(settings: ServingSettings, arguments: Sequence[str]) -> None:
@@ -97,7 +103,7 @@ def start(settings: ServingSettings, arguments: Sequence[str]) -> None:
     check_vllm()
     call = command(arguments)
     variables = environment(settings, arguments, os.environ)
-    check_predictor(settings)
+    check(settings)
     os.execve(call[0], call, {**os.environ, **variables})
 
 
