@@ -1,30 +1,27 @@
 """A predictor in a process of its own: one that is slow, hangs or dies holds nobody up."""
 
-import json
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from lengthpred.base import IntArray, Request
-from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import BackendError
 from lengthpred.serving.bounded import checked
-from lengthpred.serving.frames import Answer, pack_call, unpack_answer
+from lengthpred.serving.frames import Answer, Reply, pack_call
+from lengthpred.serving.line import Line
 
 __all__ = ["PredictorProcess", "ProcessStats"]
 
-START_S = 300.0  # that loading an artifact may take
 LEARN_S = 30.0
+LOOK_S = 1.0  # between two looks whether an idle process is still there
+SILENCE_S = 2.0
 CLOSE_S = 5.0
 MISSES = 3
 SHARE = 0.8  # of the deadline that a batch is cut to fit into
@@ -132,7 +129,7 @@ class PredictorProcess:
     @property
     def pid(self) -> int:
         """Of the process that is asked now."""
-        return self._child.pid
+        return self._line.pid
 
     def stats(self) -> ProcessStats:
         """All counters at one moment."""
@@ -145,7 +142,7 @@ class PredictorProcess:
             self._closed = True
             self._wake.notify_all()
             # The thread, which alone uses the line, notices that nobody is at its other end.
-            self._child.kill()
+            self._line.kill()
         self._thread.join(CLOSE_S)
 
     def __enter__(self) -> Self:
@@ -157,40 +154,20 @@ class PredictorProcess:
     # The other process
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs, self._wake:
-            call = [sys.executable, "-m", "lengthpred.serving.child", str(theirs.fileno())]
-            # What it prints must not come between the lines of a server's own output.
-            self._child = subprocess.Popen(
-                [*call, self._artifact], pass_fds=[theirs.fileno()], stdout=sys.stderr.fileno()
-            )
-        self._line: Connection[bytes, bytes] = Connection(ours.detach())
-        try:
-            if not self._line.poll(START_S):
-                raise EOFError
-            told = json.loads(self._line.recv_bytes())
-        except (EOFError, OSError, ValueError):
-            self._kill()
-            raise BackendError(
-                f"{self._artifact} could not be loaded in a process of its own: see what it wrote"
-            ) from None
-        self._grid, self.refines = LengthGrid(np.array(told["grid"])), bool(told["refines"])
-        self._prior = LengthDistribution(self._grid, np.array([told["pmf"]], np.float32))
         with self._wake:
-            self._each_s, self._misses, self._up = told["seconds"], 0, not self._closed
-            self._stats = replace(self._stats, seconds=told["seconds"])
+            self._line = Line(self._artifact, max(MISSES * self._deadline_s, SILENCE_S))
+        told = self._line.hello()
+        self._prior, self.refines = told.prior, told.refines
+        with self._wake:
+            self._each_s, self._misses, self._up = told.seconds, 0, not self._closed
+            self._stats = replace(self._stats, seconds=told.seconds)
 
     def _end(self) -> None:
         with self._wake:
             self._up = False
             waiting, self._asked = list(self._asked), deque()
-        self._kill()
-        self._fail(waiting, "its process ended")
-
-    def _kill(self) -> None:
         self._line.close()
-        self._child.kill()
-        self._child.wait()
+        self._fail(waiting, "its process ended")
 
     # In the thread
 
@@ -222,19 +199,17 @@ class PredictorProcess:
         if batch:
             self._answer(batch)
         elif lesson:
-            self._line.send_bytes(lesson)
-            if self._receive(LEARN_S) is None:
+            self._line.send(lesson)
+            if self._line.receive(LEARN_S) is None:
                 raise _Dead("it did not come back from learning")
 
     def _take(self) -> tuple[list[_Asked], bytes | None]:
         with self._wake:
             while not (self._asked or self._learn or self._closed):
                 # Now and then whether the process is still there.
-                if (
-                    not self._wake.wait_for(lambda: self._asked or self._learn or self._closed, 1.0)
-                    and self._child.poll() is not None
-                ):
-                    raise _Dead(f"its process ended with {self._child.returncode}")
+                self._wake.wait_for(lambda: self._asked or self._learn or self._closed, LOOK_S)
+                if self._line.ended and not self._closed:
+                    raise _Dead("its process died")
             if not self._asked:
                 return [], self._learn.popleft() if self._learn else None
             most = self._most()
@@ -259,8 +234,8 @@ class PredictorProcess:
         try:
             asked = [one.request for one in batch]
             left = {"deadline_s": max(due - begun, 0.0)}
-            self._line.send_bytes(pack_call(self._number, self._ask, asked, **left))
-            reply = self._receive(due - time.monotonic())
+            self._line.send(pack_call(self._number, self._ask, asked, **left))
+            reply = self._line.receive(due - time.monotonic())
             if reply is None:
                 self._give_up(batch)
                 reply, batch = self._overdue(), []
@@ -269,7 +244,7 @@ class PredictorProcess:
                 return
             if batch:
                 dist, flags = reply.answer
-                answer = Answer(*checked(dist, flags, len(batch), self._grid))
+                answer = Answer(*checked(dist, flags, len(batch), self._prior.grid))
                 self._give(batch, answer)
                 self._each_s += 0.2 * ((time.monotonic() - begun) / len(batch) - self._each_s)
         except (BackendError, ValueError) as error:
@@ -278,20 +253,13 @@ class PredictorProcess:
             self._fail(batch, "its process died")
             raise _Dead("its process died") from None
 
-    def _receive(self, wait_s: float) -> Any:
-        return (
-            unpack_answer(self._line.recv_bytes(), self._grid)
-            if self._line.poll(max(wait_s, 0.0))
-            else None
-        )
-
-    def _overdue(self) -> Any:
+    def _overdue(self) -> Reply:
         """The reply to a call whose callers are gone: nothing else can be asked before it."""
         while True:
             self._misses += 1
             if self._misses >= MISSES:
                 raise _Dead(f"{MISSES} deadlines in a row were missed")
-            reply = self._receive(self._deadline_s)
+            reply = self._line.receive(self._deadline_s)
             if reply is not None:
                 return reply
 

@@ -1,5 +1,6 @@
 """All that a server process has of lengthpred: who orders its calls, and what came of it."""
 
+import logging
 import threading
 import time
 import tomllib
@@ -26,6 +27,8 @@ from lengthpred.serving.settings import Policy, ServingSettings
 __all__ = ["Arm", "Finished", "Service", "read_arms"]
 
 DEFAULT_ARM = ""
+TELL_EVERY_S = 60.0
+log = logging.getLogger(__name__)
 SELF_NAMED = "resp_"
 UNCLAIMED = 1000  # answers that are complete before it is known what the server called their call
 
@@ -73,7 +76,7 @@ class Service:
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
         self._kept = _kept(settings)
         self._unclaimed: OrderedDict[str, Finished] = OrderedDict()
-        self._restarts = 0
+        self._restarts, self._told_s = 0, -TELL_EVERY_S
         self._lock = threading.Lock()
 
     @property
@@ -97,6 +100,7 @@ class Service:
         if place.how != "predicted":
             metrics.errors.labels(place.how).inc()
             self._count_restarts()
+            self._tell(place.why)
         if place.unsure:
             metrics.unsure.inc()
             place = await self._held(orderer, place, arrived_unix_s)
@@ -177,6 +181,12 @@ class Service:
                 process = PredictorProcess(artifact, deadline_s=hold_s, refine=True)
                 self._holders[id(asker)] = Holder(process, hold_s, lambda: self.queue)
         return Orderer(self._askers[artifact], policy, self.settings.ordering, blind=blind)
+
+    def _tell(self, why: str) -> None:
+        """Log a failure; not each one, as there may be many a second."""
+        if time.monotonic() >= self._told_s + TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            log.warning("a call was ordered without a prediction: %s", why)
 
     def _count_restarts(self) -> None:
         processes = [a.process for a in self._askers.values() if isinstance(a, Remote)]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -118,6 +120,15 @@ def test_one_that_hangs_is_started_again(artifact: Path) -> None:
         assert process.stats().late >= 1 and "3 deadlines" in process.stats().last_failure
 
 
+def test_a_call_that_nobody_reads_is_given_up(artifact: Path) -> None:
+    """A long prompt fills the socket, and a stopped process does not empty it."""
+    with PredictorProcess(str(artifact), deadline_s=0.2, rest_s=(0.05, 0.1)) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        assert error_of(process.ask(Request(prompt="a" * 5_000_000)))
+        wait_for(lambda: process.stats().restarts == 1)
+        wait_for(lambda: process.ask(Request(prompt="b")).exception(WAIT_S) is None)
+
+
 def test_one_late_answer_is_dropped_and_the_next_is_right(artifact: Path) -> None:
     with PredictorProcess(str(artifact), deadline_s=1.0) as process:
         os.kill(process.pid, signal.SIGSTOP)
@@ -191,8 +202,23 @@ def test_closing_ends_it(artifact: Path) -> None:
 
 
 def test_an_orphan_ends(artifact: Path) -> None:
-    """What a killed server leaves behind: the line is closed, nobody kills the process."""
-    process = PredictorProcess(str(artifact), deadline_s=EASY_S)
-    process._line.close()
-    process._child.wait(WAIT_S)
-    process.close()
+    """A server that is killed leaves no process behind."""
+    script = (
+        "import os, sys\n"
+        "from lengthpred.serving.process import PredictorProcess\n"
+        "process = PredictorProcess(sys.argv[1])\n"
+        "print(process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    call = [sys.executable, "-c", script, str(artifact)]
+    done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=WAIT_S)
+    assert done.returncode == -9, done.stderr
+    wait_for(lambda: not _runs(int(done.stdout)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # nobody may be there to take leave of it
