@@ -19,6 +19,7 @@ from lengthpred.serving.service import Service
 from lengthpred.serving.settings import ServingSettings
 from tests.builders import build, synthetic_rows
 
+pytestmark = pytest.mark.slow
 UNLIKE = Request(prompt="光" * 2000, model="model-a")
 HOLD_MS = 60_000.0
 

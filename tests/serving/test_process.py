@@ -76,6 +76,7 @@ def test_it_answers_as_the_artifact_does(process: PredictorProcess, artifact: Pa
     assert process.stats().answered == 150 and process.stats().seconds > 0
 
 
+@pytest.mark.slow
 def test_a_cascade_says_of_what_it_is_unsure(tmp_path: Path) -> None:
     cascade = build("cascade")
     requests = [*synthetic_rows(30, seed=5).requests, Request(prompt="光" * 2000)]
@@ -98,6 +99,7 @@ def test_one_that_was_killed_comes_back(process: PredictorProcess) -> None:
     np.testing.assert_array_equal(process.ask(request).result(WAIT_S).dist.pmf, before)
 
 
+@pytest.mark.slow
 def test_what_waits_for_one_that_dies_fails_at_once(process: PredictorProcess) -> None:
     os.kill(process.pid, signal.SIGSTOP)
     futures = [process.ask(Request(prompt=str(i))) for i in range(200)]
@@ -108,6 +110,7 @@ def test_what_waits_for_one_that_dies_fails_at_once(process: PredictorProcess) -
     assert process.stats().failed == 200
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_started_again(artifact: Path) -> None:
     with PredictorProcess(str(artifact), deadline_s=0.2, rest_s=(0.05, 0.1)) as process:
         hung = process.pid
@@ -120,6 +123,7 @@ def test_one_that_hangs_is_started_again(artifact: Path) -> None:
         assert process.stats().late >= 1 and "3 deadlines" in process.stats().last_failure
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_reads_is_given_up(artifact: Path) -> None:
     """A long prompt fills the socket, and a stopped process does not empty it."""
     with PredictorProcess(str(artifact), deadline_s=0.2, rest_s=(0.05, 0.1)) as process:
@@ -129,6 +133,7 @@ def test_a_call_that_nobody_reads_is_given_up(artifact: Path) -> None:
         wait_for(lambda: process.ask(Request(prompt="b")).exception(WAIT_S) is None)
 
 
+@pytest.mark.slow
 def test_one_late_answer_is_dropped_and_the_next_is_right(artifact: Path) -> None:
     with PredictorProcess(str(artifact), deadline_s=1.0) as process:
         os.kill(process.pid, signal.SIGSTOP)
@@ -151,6 +156,7 @@ def test_a_full_queue_refuses(artifact: Path) -> None:
         assert futures[0].result(WAIT_S) is not None
 
 
+@pytest.mark.slow
 def test_a_caller_that_gives_up_is_no_trouble(process: PredictorProcess) -> None:
     os.kill(process.pid, signal.SIGSTOP)
     futures = [process.ask(Request(prompt=str(i))) for i in range(20)]
@@ -163,6 +169,7 @@ def test_a_caller_that_gives_up_is_no_trouble(process: PredictorProcess) -> None
         futures[0].result(0)
 
 
+@pytest.mark.slow
 def test_one_that_raises_says_why_and_lives_on(tmp_path: Path) -> None:
     broken = build("slm")
     requests = example_requests(2)
@@ -173,6 +180,7 @@ def test_one_that_raises_says_why_and_lives_on(tmp_path: Path) -> None:
         assert good is None or isinstance(good, BackendError)
 
 
+@pytest.mark.slow
 def test_what_it_learns_shows(tmp_path: Path) -> None:
     correcting = Conformal(build("histogram"))  # type: ignore[arg-type]
     requests = example_requests(64)
@@ -201,6 +209,7 @@ def test_closing_ends_it(artifact: Path) -> None:
     assert "not asked" in error_of(process.ask(Request(prompt="a")))
 
 
+@pytest.mark.slow
 def test_an_orphan_ends(artifact: Path) -> None:
     """A server that is killed leaves no process behind."""
     script = (
