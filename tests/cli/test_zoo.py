@@ -1,12 +1,13 @@
 """`lengthpred zoo`, as a user runs it."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lengthpred.errors import require
+from lengthpred.training import encoder
 from tests.builders import synthetic_rows
 from tests.cli.commands import answered, refused
 from tests.data_files import lengthpred
@@ -28,6 +29,15 @@ def recipe(folder: Path, name: str, kind: str, text: str = "", paper: bool = Fal
     return path
 
 
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the encoder alone: others ask `sys.modules` for torch, and take a None there for it."""
+
+    def require_other(module: str, extra: str, why: str) -> Any:
+        return require("no_torch_here" if module == "torch" else module, extra, why)
+
+    monkeypatch.setattr(encoder, "require", require_other)
+
+
 def tau_of(out: Path) -> dict[str, float]:
     rows = json.loads((out / "eval.json").read_text())["rows"]
     return {r["predictor"]: r["value"] for r in rows if (r["metric"], r["split"]) == ("tau", "all")}
@@ -36,7 +46,7 @@ def tau_of(out: Path) -> dict[str, float]:
 def test_recipes_are_trained_compared_and_shown(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+    without_torch(monkeypatch)
     mine = recipe(tmp_path, "forest", "boosted", paper=True)
     out = tmp_path / "out"
     said, err = answered(
