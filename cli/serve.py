@@ -41,6 +41,12 @@ def serve(
         bool, typer.Option(help="Let through what takes no priority: it runs before all others.")
     ] = False,
     max_body_mb: Annotated[float, typer.Option(help="Refuse larger bodies.")] = 64.0,
+    scheduler: Annotated[
+        bool,
+        typer.Option(
+            "--scheduler", help="With our scheduler: late second opinions move what waits."
+        ),
+    ] = False,
     feedback: Annotated[
         Path | None,
         typer.Option(help="Folder to keep true lengths in, to train on.", show_default=False),
@@ -72,4 +78,4 @@ def serve(
         "keep_prompts": keep_prompts,
         "arms": arms and arms.absolute(),
     }
-    start(ServingSettings.checked(told), arguments)
+    start(ServingSettings.checked(told), arguments, scheduler=scheduler)

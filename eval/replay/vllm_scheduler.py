@@ -17,7 +17,7 @@ from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.queue import Queue
 from lengthpred.eval.replay.workload import Engine, Ledger, Trace, Workload
 
-__all__ = ["replay_vllm"]
+__all__ = ["make_scheduler", "replay_vllm"]
 
 # The least that a model is to vLLM: nothing of it is loaded.
 CONFIG = {
@@ -52,7 +52,9 @@ class _Replay:
     def __init__(self, work: Workload, order: Order, engine: Engine) -> None:
         self.engine, self.queue, self.ledger = engine, Queue(work, order), Ledger(len(work))
         self.prompt, self.output = work.prompt_tokens.tolist(), work.output_tokens.tolist()
-        self.scheduler = _scheduler(engine, int((work.prompt_tokens + work.output_tokens).max()))
+        self.scheduler = make_scheduler(
+            engine, int((work.prompt_tokens + work.output_tokens).max())
+        )
         self.now = 0.0
         self.slots, self.held = list(range(engine.slots)), dict[int, tuple[int, float]]()
 
@@ -145,8 +147,11 @@ class _Replay:
         heapq.heappush(self.slots, slot)
 
 
-def _scheduler(engine: Engine, longest: int) -> Any:
-    """A scheduler of vLLM with this room, for one layer of attention."""
+def make_scheduler(engine: Engine, longest: int, cls: str | None = None) -> Any:
+    """A scheduler of vLLM with this room, for one layer of attention and requests up to `longest`.
+
+    cls: the path of another class than vLLM's own.
+    """
     # What its modules say when they are imported is of devices that nobody asks for.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from lengthpred.serving.vllm.launch import check_vllm
@@ -166,6 +171,7 @@ def _scheduler(engine: Engine, longest: int) -> Any:
         policy="priority",
         async_scheduling=False,
         watermark=engine.watermark,
+        scheduler_cls=cls,
     )
     with tempfile.TemporaryDirectory() as folder:
         positions = {"max_position_embeddings": length}

@@ -9,11 +9,23 @@ from dataclasses import dataclass
 
 from lengthpred.serving.order import Place
 
-__all__ = ["Pending", "Waiting"]
+__all__ = ["Pending", "Waiting", "calls_of"]
 
 # As vLLM names what it runs for one call: a prefix by route, a number for each prompt.
 NAMED = re.compile(r"(?:chatcmpl|cmpl)-(?P<id>.*)", re.DOTALL)
 NUMBERED = re.compile(r"(?P<id>.*)[-_](?P<row>\d{1,6})", re.DOTALL)
+
+
+def calls_of(external_id: str) -> list[tuple[str, int]]:
+    """The calls that an answer of this name may belong to, and which of its requests it then is.
+
+    >>> calls_of("cmpl-abc-1")
+    [('abc-1', 0), ('abc', 1)]
+    """
+    named = NAMED.fullmatch(external_id)
+    whole = named["id"] if named else external_id
+    numbered = NUMBERED.fullmatch(whole)
+    return [(whole, 0)] + ([(numbered["id"], int(numbered["row"]))] if numbered else [])
 
 
 @dataclass
@@ -60,15 +72,11 @@ class Pending:
 
         external_id: as vLLM's statistics name it: chatcmpl-ID, cmpl-ID-0, chatcmpl-ID_1.
         """
-        named = NAMED.fullmatch(external_id)
-        whole = named["id"] if named else external_id
         with self._lock:
-            found, row = whole, 0
-            if found not in self._calls:
-                numbered = NUMBERED.fullmatch(whole)
-                if numbered is None or numbered["id"] not in self._calls:
-                    return None
-                found, row = numbered["id"], int(numbered["row"])
+            known = [one for one in calls_of(external_id) if one[0] in self._calls]
+            if not known:
+                return None
+            found, row = known[0]
             call = self._calls[found]
             call.left -= 1
             if call.left <= 0:

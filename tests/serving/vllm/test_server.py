@@ -168,6 +168,7 @@ def test_a_predictor_that_is_killed_holds_nothing_up(
         predicted = 'lengthpred_calls_total{place="predicted"}'
 
         def ask() -> float:
+            time.sleep(0.5)  # the process needs time to start
             assert post(server, "/v1/completions", body).status_code == 200
             return server.metric(predicted)
 
