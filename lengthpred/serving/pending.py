@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import getsizeof
 
 from lengthpred.serving.order import Place
 
@@ -13,6 +14,7 @@ __all__ = ["Pending", "Waiting", "calls_of"]
 
 # As vLLM names what it runs for one call: a prefix by route, a number for each prompt.
 NAMED = re.compile(r"(?:chatcmpl|cmpl)-(?P<id>.*)", re.DOTALL)
+ROW = 400  # bytes of a request beside its texts, about
 NUMBERED = re.compile(r"(?P<id>.*)[-_](?P<row>\d{1,6})", re.DOTALL)
 
 
@@ -30,20 +32,29 @@ def calls_of(external_id: str) -> list[tuple[str, int]]:
 
 @dataclass
 class Waiting:
-    """A call that runs. left: how many answers are still to come."""
+    """A call that runs. left: how many answers are still to come. size: in bytes, about."""
 
     place: Place
     since: float
     left: int
+    size: int
 
 
 class Pending:
-    """A bounded table; thread-safe. What was aborted is never told, and ages out."""
+    """A bounded table; thread-safe. What was aborted is never told, and ages out.
+
+    most, most_bytes, seconds: calls, what they hold and how long they are remembered, at most.
+    """
 
     def __init__(
-        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        most: int,
+        seconds: float,
+        most_bytes: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most, self._seconds, self._clock = most, seconds, clock
+        self._most_bytes, self._bytes = most_bytes, 0
         self._lock, self._calls = threading.Lock(), OrderedDict[str, Waiting]()
 
     def __len__(self) -> int:
@@ -56,14 +67,16 @@ class Pending:
         """
         now, forgotten = self._clock(), 0
         with self._lock:
-            self._calls.pop(id, None)
-            self._calls[id] = Waiting(place, now, answers)
+            self._take(id)
+            self._calls[id] = Waiting(place, now, answers, _size(place))
+            self._bytes += self._calls[id].size
             while self._calls:
                 oldest = next(iter(self._calls))
                 aged = now - self._calls[oldest].since > self._seconds
-                if not aged and len(self._calls) <= self._most:
+                full = len(self._calls) > self._most or self._bytes > self._most_bytes
+                if not (aged or full):
                     break
-                del self._calls[oldest]
+                self._take(oldest)
                 forgotten += 1
         return forgotten
 
@@ -80,16 +93,26 @@ class Pending:
             call = self._calls[found]
             call.left -= 1
             if call.left <= 0:
-                del self._calls[found]
+                self._take(found)
         return (call.place, row) if row < len(call.place.requests) else None
 
     def rename(self, id: str, name: str) -> None:
         """The server calls this call otherwise."""
         with self._lock:
             if id in self._calls:
+                self._take(name)
                 self._calls[name] = self._calls.pop(id)
 
     def forget(self, id: str) -> None:
         """A call that will have no answer."""
         with self._lock:
-            self._calls.pop(id, None)
+            self._take(id)
+
+    def _take(self, id: str) -> None:
+        call = self._calls.pop(id, None)
+        self._bytes -= call.size if call else 0
+
+
+def _size(place: Place) -> int:
+    texts = sum(getsizeof(r.prompt) + getsizeof(r.context) for r in place.requests)
+    return texts + int(place.dist.pmf.nbytes) + ROW * len(place.requests)

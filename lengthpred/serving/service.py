@@ -30,6 +30,7 @@ __all__ = ["Arm", "Finished", "Service", "read_arms"]
 
 DEFAULT_ARM = ""
 TELL_EVERY_S = 60.0
+MB = 1_000_000
 log = logging.getLogger(__name__)
 SELF_NAMED = "resp_"
 UNCLAIMED = 1000  # answers that are complete before it is known what the server called their call
@@ -69,7 +70,8 @@ class Service:
     def __init__(self, settings: ServingSettings, metrics: ServingMetrics | None = None) -> None:
         self.settings = settings
         self.metrics = metrics or ServingMetrics()
-        self.pending = Pending(settings.pending, settings.pending_s)
+        most_bytes = settings.pending_mb * MB
+        self.pending = Pending(settings.pending, settings.pending_s, most_bytes)
         self._askers: dict[str, Asker] = {}
         self._holders: dict[int, Holder] = {}  # by the identity of the asker
         self._queues: dict[int, int] = {}

@@ -48,6 +48,7 @@ class ServingSettings(BaseModel):
     api_key_digests   sha256 of the keys that the server takes, in hex; without any, all are let in
     pending           how many requests are remembered until their length is known
     pending_s         and for how long
+    pending_mb        and what they may hold, texts included
     sockets           folder where engines with our scheduler hear of late second opinions
     arms              a TOML file of policies and artifacts to choose from, for experiments
     """
@@ -71,6 +72,7 @@ class ServingSettings(BaseModel):
     api_key_digests: tuple[str, ...] = ()
     pending: Annotated[int, Field(ge=1)] = 100_000
     pending_s: Positive = 3600.0
+    pending_mb: Positive = 256.0
     sockets: Path | None = None
     arms: Path | None = None
 

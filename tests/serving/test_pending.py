@@ -1,5 +1,7 @@
 """The table of calls whose length is not known yet."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lengthpred import LengthDistribution, LengthGrid, Request
@@ -57,3 +59,21 @@ def test_many_and_old_ones_are_forgotten() -> None:
     pending.forget("new")
     pending.forget("new")
     assert len(pending) == 0
+
+
+def test_what_calls_hold_is_bounded() -> None:
+    """Few calls may hold much: many prompts in one, or long ones."""
+    pending = Pending(1000, 60, most_bytes=300_000)
+    long = replace(place(), requests=[Request(prompt="a" * 50_000)])
+    for i in range(100):
+        pending.put(str(i), long, 1)
+    assert len(pending) == 5 and pending.finished("chatcmpl-99")
+    for i in range(100):
+        pending.put(f"several {i}", place(100), 1)
+    assert 0 < len(pending) < 10
+    assert pending.put("huge", replace(place(), requests=[Request(prompt="a" * 10**6)]), 1)
+    assert len(pending) == 0
+    pending.put("a", place(), 1)
+    pending.rename("a", "b")
+    pending.rename("none", "c")
+    assert pending.finished("b") and len(pending) == 0 and pending._bytes == 0
