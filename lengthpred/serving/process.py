@@ -178,7 +178,7 @@ class PredictorProcess:
                 while not self._closed:
                     self._turn()
                     rest = rest if self._misses else self._rest_s[0]
-            except (_Dead, EOFError, OSError) as error:
+            except Exception as error:  # whatever it is, this thread must outlive it
                 self._end()
                 self._count(restarts=1, last_failure=str(error) or "its process died")
             while not self._closed and not self._up:
@@ -238,7 +238,8 @@ class PredictorProcess:
             reply = self._line.receive(due - time.monotonic())
             if reply is None:
                 self._give_up(batch)
-                reply, batch = self._overdue(), []
+                batch = []  # before anything else goes wrong: they have their answer
+                reply = self._overdue()
             if reply.error or reply.answer is None:
                 self._fail(batch, reply.error or "the predictor said nothing")
                 return
@@ -289,8 +290,8 @@ class PredictorProcess:
 
 
 def _settle(future: "Future[Answer]", result: Answer | BackendError) -> None:
-    """Unless its owner gave it up."""
-    if not future.set_running_or_notify_cancel():
+    """Unless its owner gave it up, or it is settled."""
+    if future.done() or not future.set_running_or_notify_cancel():
         return
     if isinstance(result, BackendError):
         future.set_exception(result)

@@ -124,6 +124,16 @@ def test_one_that_hangs_is_started_again(artifact: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_that_dies_while_it_is_late_comes_back(artifact: Path) -> None:
+    with PredictorProcess(str(artifact), deadline_s=1.0, rest_s=(0.05, 0.1)) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        assert "within 1 s" in error_of(process.ask(Request(prompt="a")))
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(lambda: process.stats().restarts == 1)
+        wait_for(lambda: process.ask(Request(prompt="b")).exception(WAIT_S) is None)
+
+
+@pytest.mark.slow
 def test_a_call_that_nobody_reads_is_given_up(artifact: Path) -> None:
     """A long prompt fills the socket, and a stopped process does not empty it."""
     with PredictorProcess(str(artifact), deadline_s=0.2, rest_s=(0.05, 0.1)) as process:
