@@ -96,6 +96,7 @@ class Queue:
         request = self.first()
         if request is None:
             raise IndexError("no request waits")
+        heapq.heappop(self._heap)
         self.take(request, at)
         return request
 

@@ -46,8 +46,7 @@ def answer_to(predictor: Predictor, requests: Sequence[Request]) -> Answer:
 
 
 def _ready(predictor: Predictor) -> bytes:
-    """The grid, the answer to a request without text, what it takes, whether there are second
-    opinions."""
+    """The grid, the answer to a request without text, what it takes, and what it can besides."""
     taken = []
     for i in range(WARM_UPS):
         begun = time.perf_counter()
@@ -60,6 +59,7 @@ def _ready(predictor: Predictor) -> bytes:
         "pmf": dist.pmf[0].tolist(),
         "seconds": min(taken),
         "refines": isinstance(predictor, Refiner),
+        "observes": isinstance(predictor, Observer),
     }
     return json.dumps(told).encode()
 

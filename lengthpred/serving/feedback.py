@@ -17,11 +17,11 @@ from typing import Any, Self
 
 from lengthpred.base import Request
 from lengthpred.errors import SettingsError
+from lengthpred.serving.settings import MB
 
 __all__ = ["PATTERN", "FeedbackLog"]
 
 PATTERN = "lengths-*"
-MB = 1_000_000
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
 
@@ -148,11 +148,9 @@ class FeedbackLog:
         for path in sorted(self._folder.glob(f"{PATTERN}.jsonl")):
             owner = int(path.stem.split("-")[2])
             if owner != os.getpid() and not _alive(owner):
-                # Of several servers that begin, one gets it.
-                claimed = path.with_name(f"{path.stem}.{os.getpid()}.claimed")
                 try:
-                    path.rename(claimed)
-                    self._compact(claimed.rename(path.with_suffix(".left")))
+                    # Of several servers that begin, one finds it there to rename.
+                    self._compact(path.rename(path.with_suffix(".left")))
                 except OSError:
                     continue
 

@@ -25,11 +25,13 @@ class Hello(NamedTuple):
     prior    its answer to a request without text, one row
     seconds  that one prediction takes by itself
     refines  whether it has second opinions
+    observes whether it learns from true lengths
     """
 
     prior: LengthDistribution
     seconds: float
     refines: bool
+    observes: bool
 
 
 class Line:
@@ -77,7 +79,7 @@ class Line:
             ) from None
         self._grid = LengthGrid(np.array(told["grid"]))
         prior = LengthDistribution(self._grid, np.array([told["pmf"]], np.float32))
-        return Hello(prior, told["seconds"], told["refines"])
+        return Hello(prior, told["seconds"], told["refines"], told["observes"])
 
     def send(self, message: bytes) -> None:
         """Hand over a call."""

@@ -17,7 +17,7 @@ from lengthpred.manifest import MANIFEST, read_manifest
 from lengthpred.ordering import OrderingSettings, cost, priority
 from lengthpred.serving.child import answer_to
 from lengthpred.serving.frames import Answer
-from lengthpred.serving.process import PredictorProcess
+from lengthpred.serving.process import LateError, PredictorProcess
 from lengthpred.sources import folder_of
 
 __all__ = ["Asker", "Inline", "Orderer", "Place", "Remote", "asker_of"]
@@ -168,7 +168,7 @@ class Orderer:
                 raise BackendError("the predictor answered with what is no distribution")
             key = self._key(answer.dist, asked, len(requests), arrived_unix_s)
         except Exception as error:  # a predictor may raise what it likes
-            late = isinstance(error, TimeoutError) or "within" in str(error)
+            late = isinstance(error, TimeoutError | LateError)
             found = self.place_without(requests, arrived_unix_s)
             return replace(
                 found,

@@ -17,7 +17,7 @@ from lengthpred.serving.bounded import checked
 from lengthpred.serving.frames import Answer, Reply, pack_call
 from lengthpred.serving.line import Line
 
-__all__ = ["PredictorProcess", "ProcessStats"]
+__all__ = ["LateError", "PredictorProcess", "ProcessStats"]
 
 LEARN_S = 30.0
 LOOK_S = 1.0  # between two looks whether an idle process is still there
@@ -25,6 +25,10 @@ SILENCE_S = 2.0
 CLOSE_S = 5.0
 MISSES = 3
 SHARE = 0.8  # of the deadline that a batch is cut to fit into
+
+
+class LateError(BackendError):
+    """No answer came by the deadline."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class PredictorProcess:
 
     def observe(self, requests: Sequence[Request], lengths: IntArray, censored: Any) -> None:
         """Have the process learn from true lengths when it has time; see `lengthpred.Observer`."""
+        if not self._observes:
+            return
         told = {"lengths": np.asarray(lengths).tolist(), "censored": np.asarray(censored).tolist()}
         with self._wake:
             self._learn.append(pack_call(0, "observe", requests, **told))
@@ -157,7 +163,7 @@ class PredictorProcess:
         with self._wake:
             self._line = Line(self._artifact, max(MISSES * self._deadline_s, SILENCE_S))
         told = self._line.hello()
-        self._prior, self.refines = told.prior, told.refines
+        self._prior, self.refines, self._observes = told.prior, told.refines, told.observes
         with self._wake:
             self._each_s, self._misses, self._up = told.seconds, 0, not self._closed
             self._stats = replace(self._stats, seconds=told.seconds)
@@ -279,7 +285,7 @@ class PredictorProcess:
     def _give_up(self, batch: Sequence[_Asked]) -> None:
         self._count(late=len(batch))
         for one in batch:
-            _settle(one.future, BackendError(f"no answer within {self._deadline_s:g} s"))
+            _settle(one.future, LateError(f"no answer within {self._deadline_s:g} s"))
 
     def _count(self, last_failure: str = "", **more: int) -> None:
         with self._wake:

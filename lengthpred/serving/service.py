@@ -24,13 +24,12 @@ from lengthpred.serving.news import Outbox
 from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
 from lengthpred.serving.pending import Pending
 from lengthpred.serving.process import PredictorProcess
-from lengthpred.serving.settings import Policy, ServingSettings
+from lengthpred.serving.settings import MB, Policy, ServingSettings
 
 __all__ = ["Arm", "Finished", "Service", "read_arms"]
 
 DEFAULT_ARM = ""
 TELL_EVERY_S = 60.0
-MB = 1_000_000
 log = logging.getLogger(__name__)
 SELF_NAMED = "resp_"
 UNCLAIMED = 1000  # answers that are complete before it is known what the server called their call

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lengthpred.errors import SettingsError
 from lengthpred.ordering import POLICIES, PREEMPTIVE, OrderingSettings
 
-__all__ = ["PREFIX", "ServingSettings"]
+__all__ = ["MB", "PREFIX", "ServingSettings"]
 
 PREFIX = "LENGTHPRED_"
+MB = 1_000_000  # bytes
 NEAR = 0.85  # so alike is a misspelt name
 # Keys are given once, at arrival: policies that look at what is written need a scheduler.
 Policy = Literal[

@@ -15,17 +15,18 @@ import pyarrow.parquet as pq
 from lengthpred.data.readers.base import Draft, Row, Source, length_fault
 from lengthpred.data.report import ImportReport
 from lengthpred.errors import DataError
+from lengthpred.serving.feedback import PATTERN
 
 __all__ = ["read"]
 
-PATTERNS = ("lengths-*.jsonl", "lengths-*.parquet")
+KINDS = ("jsonl", "parquet")
 BATCH = 1024
 
 
 def read(source: Source, report: ImportReport) -> Iterator[Draft]:
     """One draft a row, in the order of arrival of their files. Raises DataError without any."""
     folder = Path(source.path)
-    files = sorted(path for pattern in PATTERNS for path in folder.glob(pattern))
+    files = sorted(path for kind in KINDS for path in folder.glob(f"{PATTERN}.{kind}"))
     if not files:
         raise DataError(
             f"{folder} holds no lengths of a server: give the folder that LENGTHPRED_FEEDBACK named"

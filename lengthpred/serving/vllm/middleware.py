@@ -19,7 +19,7 @@ from typing import Any
 from lengthpred.base import Request
 from lengthpred.errors import DataError
 from lengthpred.openai_body import requests_from_body
-from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.settings import MB, ServingSettings
 from lengthpred.serving.vllm.process import service_of_process
 from lengthpred.serving.vllm.routes import kind_of
 
@@ -35,7 +35,6 @@ PRIORITY_HEADER = b"x-vllm-priority"
 ID_HEADER = b"x-request-id"
 ARM_HEADER = b"x-lengthpred-arm"
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # where vLLM asks for its key
-MB = 1_000_000
 # Whose calls vLLM names itself, and in which part of the answer it says how.
 SELF_NAMING = ("/v1/responses", "/invocations")
 NAME, HEAD = re.compile(rb'"id"\s*:\s*"(resp_\w+)"'), 8192
@@ -65,7 +64,8 @@ class LengthPriorityMiddleware:
         if kind == "unordered":
             self.service.metrics.calls.labels("unordered").inc()
             if self.settings.allow_unordered:
-                return await self.app(_without_priority(scope), receive, send)
+                headers = _without_priority(scope)
+                return await self.app({**scope, "headers": headers}, receive, send)
             return await _refuse(scope, receive, send, 400, UNORDERED.format(path))
         arrived = time.time()
         body = await _read(receive, self.settings.max_body_mb * MB)
@@ -94,8 +94,7 @@ class LengthPriorityMiddleware:
             key = (await self.service.place(asked, id, arrived, arm)).priority
         else:
             key = self.service.place_unread(arrived)
-        headers = [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER]
-        headers.append((PRIORITY_HEADER, str(key).encode()))
+        headers = [*_without_priority(scope), (PRIORITY_HEADER, str(key).encode())]
         if not _header(scope, ID_HEADER):
             headers.append((ID_HEADER, id.encode()))
         if _path(scope) in SELF_NAMING:
@@ -160,9 +159,9 @@ def _header(scope: Scope, name: bytes) -> str:
     return bytes(found).decode("latin-1")
 
 
-def _without_priority(scope: Scope) -> Scope:
-    kept = [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER]
-    return {**scope, "headers": kept}
+def _without_priority(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers but for what the client says of its priority."""
+    return [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER]
 
 
 async def _read(receive: Receive, most: float) -> tuple[bytes, Receive] | None:

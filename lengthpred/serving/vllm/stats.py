@@ -21,7 +21,7 @@ class LengthStatLogger(StatLoggerBase):  # type: ignore[misc]
     """Hands each finished answer to the service of its process."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-        self._engine = engine_index
+        """vLLM makes one for each engine; they all hand to one service."""
 
     def record(
         self,

@@ -23,7 +23,7 @@ from tests.models.backends.server import Body, ChatServer, Fault, Written, lengt
 from tests.smollm2 import smollm2_backend
 
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-SLACK_S = 0.5  # for machines that do other things, too; on an idle one it is 0.02
+SLACK_S = 2.0  # for machines that do other things, too; on an idle one it is 0.02
 
 
 @pytest.fixture(autouse=True)
@@ -363,8 +363,8 @@ def test_the_deadline_holds(fault: Fault) -> None:
     with ChatServer(faults=faults) as server, asking(server, batch=1) as backend:
         ask(backend, 3)
         start = time.monotonic()
-        lengths, censored = ask(backend, 3, 4, 5, deadline_s=0.5)
-        assert time.monotonic() - start < 0.5 + SLACK_S
+        lengths, censored = ask(backend, 3, 4, 5, deadline_s=1.0)
+        assert time.monotonic() - start < 1.0 + SLACK_S
         assert (lengths, censored) == ([[3], [0], [0]], [[False], [True], [True]])
         # Nothing came, but only because it is slow.
         assert ask(backend, 3, deadline_s=0.1) == ([[0]], [[True]])
@@ -374,14 +374,15 @@ def test_the_deadline_holds(fault: Fault) -> None:
 def test_a_server_that_only_fails_has_a_deadline_too(
     fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_servers, "BACKOFF_S", 0.6)
+    monkeypatch.setattr(chat_servers, "BACKOFF_S", 1.8)
+    deadline_s = 1.5  # a busy machine may take half a second to fail once
     with ChatServer(always=fault, retry_after="9") as server, asking(server) as backend:
         backend.checksum()  # it is up
         server.lists = False
         start = time.monotonic()
         with pytest.raises(BackendError, match=f"before the deadline: {server.url}"):
-            ask(backend, 3, 4, deadline_s=0.5)
-        assert time.monotonic() - start < 0.5 + SLACK_S
+            ask(backend, 3, 4, deadline_s=deadline_s)
+        assert time.monotonic() - start < deadline_s + SLACK_S
 
 
 def test_all_the_time_there_is() -> None:
