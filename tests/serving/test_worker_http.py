@@ -62,7 +62,7 @@ def test_every_prediction_still_arrives_within_its_deadline(how: str) -> None:
             begun = time.monotonic()
             first, unsure = cascade.provisional([asked(number)])
             assert unsure.all() and first.median()[0] == FIRST
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 5
             answer, refined = cascade.refine([asked(number)], deadline_s)
             assert time.monotonic() - begun < max(10 * deadline_s, 5)
             assert refined.all() == (number < 10)
