@@ -21,7 +21,8 @@ app = typer.Typer(
     help="Predict how long a language model's answer will be, before it runs.",
 )
 COMMANDS = (
-    "data doctor drift evaluate label predict push quickstart serve simulate train zoo".split()
+    *("bench", "data", "doctor", "drift", "evaluate", "label", "predict", "push", "quickstart"),
+    *("serve", "simulate", "train", "zoo"),
 )
 # Each module has a function `register(app)`. Heavy imports wait inside the commands.
 for _name in COMMANDS:

@@ -47,6 +47,12 @@ def serve(
             "--scheduler", help="With our scheduler: late second opinions move what waits."
         ),
     ] = False,
+    srpt: Annotated[
+        bool,
+        typer.Option(
+            "--srpt", help="With --scheduler: preempt the longest for what is far shorter."
+        ),
+    ] = False,
     feedback: Annotated[
         Path | None,
         typer.Option(help="Folder to keep true lengths in, to train on.", show_default=False),
@@ -74,6 +80,7 @@ def serve(
         "prefill_weight": prefill_weight,
         "allow_unordered": allow_unordered,
         "max_body_mb": max_body_mb,
+        "srpt": srpt,
         "feedback": feedback and feedback.absolute(),
         "keep_prompts": keep_prompts,
         "arms": arms and arms.absolute(),

@@ -20,7 +20,7 @@ from lengthpred.cli.simulate_inputs import (
     sort_out,
     time_predictions,
 )
-from lengthpred.errors import SettingsError, did_you_mean
+from lengthpred.errors import SettingsError
 
 __all__ = ["register"]
 
@@ -209,7 +209,7 @@ def simulate_command(
     """
     from lengthpred.cli.report import write_report_or_say
     from lengthpred.cli.simulation_table import print_simulation
-    from lengthpred.cli.sqlm_fig1 import EXPERIMENT, run_experiment
+    from lengthpred.cli.sqlm_fig1 import Given, check_experiment, run_experiment
     from lengthpred.data.table import Table
     from lengthpred.eval.output import Document, check_out, write_results
     from lengthpred.eval.replay.draws import check_recorded
@@ -229,13 +229,9 @@ def simulate_command(
         step_time=PRESET if step_times is None else fit_step_times(step_times),
     )
     if experiment is not None:
-        if experiment != EXPERIMENT:
-            raise SettingsError(
-                f"'{experiment}' is no experiment. {did_you_mean(experiment, [EXPERIMENT])}"
-            )
+        check_experiment(experiment)
         run_experiment(
-            data,
-            samples,
+            Given(data, samples, hold_out, recipe, out, seed, force, as_json),
             Fig1Settings(
                 ratios=(0.0, 0.5, 0.8) if ood_ratio is None else parse_ratios(ood_ratio),
                 sum_limits=(2024, 1024, 512) if sum_limit is None else (sum_limit,),
@@ -245,12 +241,6 @@ def simulate_command(
                 slm_s=slm_seconds,
                 hardware=hardware,
             ),
-            hold_out=hold_out,
-            recipe=recipe,
-            out=out,
-            seed=seed,
-            force=force,
-            as_json=as_json,
         )
         return
     if out is not None:

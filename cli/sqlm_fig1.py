@@ -3,8 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,18 @@ from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from lengthpred.data.table import Rows
-    from lengthpred.eval.sqlm_fig1.setting import Fig1Settings, Fold
+    from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings, Fold
     from lengthpred.training.settings import SqlmSettings
 
-__all__ = ["EXPERIMENT", "hold_outs", "make_folds", "paired", "run_experiment"]
+__all__ = [
+    "EXPERIMENT",
+    "Given",
+    "check_experiment",
+    "hold_outs",
+    "make_folds",
+    "paired",
+    "run_experiment",
+]
 
 EXPERIMENT = "sqlm-fig1"
 TRAINED, CALIBRATED = 0.5, 0.15  # of the rows whose corpus is not kept from training
@@ -27,65 +35,69 @@ PAIRS = 5000
 MOST_SETS = 10
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the experiment is given on the command line; the fields as its options."""
+
+    data: Path
+    samples: Path | None
+    hold_out: str | None
+    recipe: Path | None
+    out: Path | None
+    seed: int
+    force: bool
+    as_json: bool
+
+
+Runs = Callable[
+    ["Iterator[Fold]", "Fig1Settings", int, Callable[[str, int, int], None]], "list[Fig1Result]"
+]
+"""Runs the arms: with folds and settings, the number of strata, and who is told of progress."""
+
+
 def run_experiment(
-    data: Path,
-    samples: Path | None,
+    given: Given,
     settings: "Fig1Settings",
     *,
-    hold_out: str | None,
-    recipe: Path | None,
-    out: Path | None,
-    seed: int,
-    force: bool,
-    as_json: bool,
+    name: str = "simulate",
+    runs: "Runs | None" = None,
+    prepare: "Callable[[Rows], Rows] | None" = None,
 ) -> None:
-    """Train, replay, print, and write results and their page where `out` is given."""
+    """Train, run, print, and write results and their page where `out` is given.
+
+    name: of the results. runs: in place of the replay. prepare: makes rows fit to be sent.
+    """
     from lengthpred.cli.report import write_or_say
     from lengthpred.cli.sqlm_fig1_table import print_fig1
     from lengthpred.data.table import Table
     from lengthpred.eval.output import Document, check_out, write_results
     from lengthpred.eval.sqlm_fig1.page import write_fig1
     from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
-    from lengthpred.eval.sqlm_fig1.replays import run
 
-    if samples is None:
-        raise SettingsError(
-            "the experiment needs the small model's lengths for the same ids: --samples T2.parquet "
-            "(`lengthpred label` makes one)"
-        )
-    if samples.exists() and data.exists() and samples.samefile(data):
-        raise SettingsError(
-            "--samples is the table of --data itself, which would give the truth away: give the "
-            "small model's table"
-        )
+    samples, seed, out = _samples(given), given.seed, given.out
     if out is not None:
-        check_out(out, force=force, name="simulate")
-    table = Table(data)
-    chosen = _recipe(recipe, samples)
+        check_out(out, force=given.force, name=name)
+    table = Table(given.data)
+    chosen = _recipe(given.recipe, samples)
     with told_at_the_end(), steps("training") as tell:
         tell("reading the small model's lengths", 0, 0)
         rows = paired(table.rows(), chosen)
-        held_out = hold_outs(rows, _names(hold_out))
+        rows = rows if prepare is None else prepare(rows)
+        held_out = hold_outs(rows, _names(given.hold_out))
         draws = -(-settings.draws // len(held_out)) * len(held_out)  # each as often
         settings = replace(settings, draws=draws)
-        results = run(
-            make_folds(rows, chosen, held_out, settings.draws, seed),
-            settings,
-            strata=len(held_out),
-            seed=seed,
-            jobs=min(os.cpu_count() or 1, draws),
-            on_progress=tell,
-        )
+        folds = make_folds(rows, chosen, held_out, draws, seed)
+        results = (runs or _replays(seed))(folds, settings, len(held_out), tell)
     document = Document(f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, results)
-    if as_json:
+    if given.as_json:
         print_json(document.as_json())
     else:
         print_fig1(Found(results))
-    console = stderr if as_json else stdout
+    console = stderr if given.as_json else stdout
     for sentence in read_fig1(results, settings, held_out):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
-        for path in write_results(document, out, force=force, name="simulate"):
+        for path in write_results(document, out, force=given.force, name=name):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
         write_or_say(
             lambda path, repeat: write_fig1(path, results, settings, held_out, repeat=repeat),
@@ -93,6 +105,43 @@ def run_experiment(
             document,
             console,
         )
+
+
+def check_experiment(name: str) -> None:
+    """Raise SettingsError for the name of no experiment."""
+    if name != EXPERIMENT:
+        raise SettingsError(f"'{name}' is no experiment. {did_you_mean(name, [EXPERIMENT])}")
+
+
+def _replays(seed: int) -> Runs:
+    from lengthpred.eval.sqlm_fig1.replays import run
+
+    def replayed(
+        folds: "Iterator[Fold]",
+        settings: "Fig1Settings",
+        strata: int,
+        tell: Callable[[str, int, int], None],
+    ) -> "list[Fig1Result]":
+        jobs = min(os.cpu_count() or 1, settings.draws)
+        return run(folds, settings, strata=strata, seed=seed, jobs=jobs, on_progress=tell)
+
+    return replayed
+
+
+def _samples(given: Given) -> Path:
+    """The table of the small model's lengths; raises SettingsError where it is none."""
+    if given.samples is None:
+        raise SettingsError(
+            "the experiment needs the small model's lengths for the same ids: --samples T2.parquet "
+            "(`lengthpred label` makes one)"
+        )
+    data, samples = given.data, given.samples
+    if samples.exists() and data.exists() and samples.samefile(data):
+        raise SettingsError(
+            "--samples is the table of --data itself, which would give the truth away: give the "
+            "small model's table"
+        )
+    return samples
 
 
 def _recipe(path: Path | None, samples: Path) -> "SqlmSettings":

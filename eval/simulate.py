@@ -19,7 +19,7 @@ from lengthpred.eval.replay.workload import Trace, Workload
 from lengthpred.models.backends.base import is_recorded
 from lengthpred.models.controls import fit_constant
 
-__all__ = ["Replay", "ReplayResult", "Simulation", "simulate"]
+__all__ = ["COMPARED", "Replay", "ReplayResult", "Simulation", "compare_arms", "simulate"]
 
 COMPARED = (
     "total_token_throughput",
@@ -128,7 +128,7 @@ def simulate(
                     replays[arm] = Replay(work, trace)
                 done += 1
     report("done", steps, steps)
-    results = list(_results(chosen, measured))
+    results = list(compare_arms(chosen.engine, measured))
     notes = [*_notes(chosen, rows, costs), *_prompts_matter(chosen, measured)]
     notes += [
         f"{name} looks recorded samples up; its time is not that of a model."
@@ -138,21 +138,23 @@ def simulate(
     return Simulation(chosen, results, notes, replays)
 
 
-def _results(
-    settings: SimulationSettings,
+def compare_arms(
+    engine: str,
     measured: Mapping[tuple[Scenario, Arm], Sequence[Mapping[str, float]]],
+    compared: Sequence[str] = COMPARED,
 ) -> Iterator[ReplayResult]:
+    """Means over draws of what was measured of each arm, and ratios draw by draw of `compared`."""
     for (at, arm), draws in measured.items():
         found = {metric: mean_of([one[metric] for one in draws]) for metric in draws[0]}
         for name, other in (("fcfs", Arm("fcfs")), ("prompt", control_of(arm.policy))):
             if (at, other) in measured and (name == "fcfs" or arm.predictor is not None):
                 pairs = list(zip(draws, measured[at, other], strict=True))
-                for metric in COMPARED:
+                for metric in compared:
                     ratios = [one[metric] / two[metric] for one, two in pairs]
                     found[f"{metric}_vs_{name}"] = ratio_of(ratios)
         for metric, (value, low, high) in found.items():
             yield ReplayResult(
-                settings.engine,
+                engine,
                 arm.policy,
                 arm.predictor,
                 at.arrivals,

@@ -5,7 +5,7 @@ import numpy as np
 from lengthpred.base import FloatArray
 from lengthpred.eval.replay.workload import Trace, Workload
 
-__all__ = ["LOWER_IS_BETTER", "measure_replay"]
+__all__ = ["LOWER_IS_BETTER", "measure_replay", "measure_times"]
 
 LOWER_IS_BETTER = ("_ms", "duration", "preemptions", "queue_depth", "kv_waste", "_tokens")
 
@@ -22,15 +22,31 @@ def measure_replay(work: Workload, trace: Trace) -> dict[str, float]:
     waited with a slot free because the first in line did not fit into the KV cache) and kv_waste
     (share of the KV room set aside that held nothing still needed).
     """
-    tokens_in, tokens_out = int(work.prompt_tokens.sum()), int(work.output_tokens.sum())
-    duration = float(trace.finish_s.max() - work.arrival_s[0])
-    ttft = trace.first_token_s - work.arrival_s
-    latency = trace.finish_s - work.arrival_s
-    several = work.output_tokens > 1
-    writing = (trace.finish_s - trace.first_token_s)[several]
-    tpot = writing / (work.output_tokens[several] - 1)
-    longest = np.argsort(-work.output_tokens, kind="stable")[: max(len(work) // 10, 1)]
+    measured = measure_times(work, trace.first_token_s, trace.finish_s)
     depths = np.diff(np.append(trace.depth_s, trace.finish_s.max()))
+    tokens = measured["total_input_tokens"] + measured["total_output_tokens"]
+    return {
+        **measured,
+        "tps": tokens / trace.busy_s,
+        "mean_queue_depth": float((depths * trace.depth).sum()) / measured["duration"],
+        "max_queue_depth": float(trace.depth.max()),
+        "preemptions": float(trace.preemptions.sum()),
+        "recomputed_tokens": float(trace.prefill_tokens - measured["total_input_tokens"]),
+        "mean_head_of_line_wait_ms": 1e3 * trace.blocked_s / len(work),
+        "kv_waste": 1 - trace.kv_token_s / trace.kv_held_s,
+    }
+
+
+def measure_times(
+    work: Workload, first_token_s: FloatArray, finish_s: FloatArray
+) -> dict[str, float]:
+    """What follows from when each request (n,) had its first and its last token, in seconds."""
+    tokens_in, tokens_out = int(work.prompt_tokens.sum()), int(work.output_tokens.sum())
+    duration = float(finish_s.max() - work.arrival_s[0])
+    ttft, latency = first_token_s - work.arrival_s, finish_s - work.arrival_s
+    several = work.output_tokens > 1
+    tpot = (finish_s - first_token_s)[several] / (work.output_tokens[several] - 1)
+    longest = np.argsort(-work.output_tokens, kind="stable")[: max(len(work) // 10, 1)]
     return {
         "total_input_tokens": tokens_in,
         "total_output_tokens": tokens_out,
@@ -41,15 +57,8 @@ def measure_replay(work: Workload, trace: Trace) -> dict[str, float]:
         **_times("ttft_ms", ttft),
         **_times("tpot_ms", tpot if len(tpot) else np.zeros(1)),
         **_times("e2el_ms", latency),
-        "tps": (tokens_in + tokens_out) / trace.busy_s,
         **_times("ttft_ms_longest_tenth", ttft[longest]),
         **_times("e2el_ms_longest_tenth", latency[longest]),
-        "mean_queue_depth": float((depths * trace.depth).sum()) / duration,
-        "max_queue_depth": float(trace.depth.max()),
-        "preemptions": float(trace.preemptions.sum()),
-        "recomputed_tokens": float(trace.prefill_tokens - tokens_in),
-        "mean_head_of_line_wait_ms": 1e3 * trace.blocked_s / len(work),
-        "kv_waste": 1 - trace.kv_token_s / trace.kv_held_s,
     }
 
 

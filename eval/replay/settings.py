@@ -9,9 +9,10 @@ from lengthpred.eval.replay.arrivals import ARRIVALS, BURSTINESS
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.ordering import OrderingSettings
 
-__all__ = ["ENGINES", "PREDICTION_TIMES", "SimulationSettings"]
+__all__ = ["ENGINES", "PREDICTION_TIMES", "REAL_ENGINES", "SimulationSettings"]
 
-ENGINES = ("continuous", "gang", "slices", "vllm")
+REAL_ENGINES = ("vllm-server", "vllm-offline")  # not replayed: see `lengthpred.eval.bench`
+ENGINES = ("continuous", "gang", "slices", "vllm", *REAL_ENGINES)
 PREDICTION_TIMES = ("charge", "hide")
 
 
@@ -21,7 +22,8 @@ class SimulationSettings:
 
     requests    requests of a replay, drawn from the rows with replacement
     draws       replays of each arm, each on other requests; the arms of a draw share them
-    engine      continuous, gang (static batches), slices (of `slice_tokens`) or vllm (its own)
+    engine      continuous, gang (static batches), slices (of `slice_tokens`) or vllm (its own
+                scheduler); vllm-server and vllm-offline are measured rather than replayed
     hardware    the engine's slots, room and step times
     arrivals    one or more of burst (all at once), poisson, bursty and trace (as recorded)
     loads       arrival rates of poisson and bursty, as shares of what the engine can serve

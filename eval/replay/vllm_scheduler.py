@@ -16,6 +16,7 @@ from lengthpred.errors import SettingsError
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.queue import Queue
 from lengthpred.eval.replay.workload import Engine, Ledger, Trace, Workload
+from lengthpred.ordering import EPOCH_S
 
 __all__ = ["make_scheduler", "replay_vllm"]
 
@@ -30,14 +31,14 @@ CONFIG = {
     "vocab_size": 32,
 }
 TOKEN = 7
-MOMENT_S = 1e-9
+MOMENT_S = 1e-6
 
 
-def replay_vllm(work: Workload, order: Order, engine: Engine) -> Trace:
+def replay_vllm(work: Workload, order: Order, engine: Engine, cls: str | None = None) -> Trace:
     """Run all requests through vLLM's scheduler; keys are given at arrival, as a server gives them.
 
-    Raises SettingsError for an order whose keys change, for a request that can never fit, and where
-    vLLM 0.32 is not installed.
+    cls: see `make_scheduler`. Raises SettingsError for an order whose keys change, for a request
+    that can never fit, and where vLLM 0.32 is not installed.
     """
     if order.early is not None or order.refinement is not None or order.with_progress is not None:
         raise SettingsError(
@@ -45,15 +46,16 @@ def replay_vllm(work: Workload, order: Order, engine: Engine) -> Trace:
             "progress, or the engine continuous"
         )
     engine.check(work)
-    return _Replay(work, order, engine).run()
+    return _Replay(work, order, engine, cls).run()
 
 
 class _Replay:
-    def __init__(self, work: Workload, order: Order, engine: Engine) -> None:
+    def __init__(self, work: Workload, order: Order, engine: Engine, cls: str | None) -> None:
         self.engine, self.queue, self.ledger = engine, Queue(work, order), Ledger(len(work))
         self.prompt, self.output = work.prompt_tokens.tolist(), work.output_tokens.tolist()
+        self.arrival = (work.arrival_s + EPOCH_S).tolist()
         self.scheduler = make_scheduler(
-            engine, int((work.prompt_tokens + work.output_tokens).max())
+            engine, int((work.prompt_tokens + work.output_tokens).max()), cls
         )
         self.now = 0.0
         self.slots, self.held = list(range(engine.slots)), dict[int, tuple[int, float]]()
@@ -80,7 +82,7 @@ class _Replay:
                 [TOKEN] * self.prompt[request],
                 limits,
                 None,
-                arrival_time=self.now + request * MOMENT_S,
+                arrival_time=self.arrival[request] + request * MOMENT_S,
                 priority=self.queue.key[request],
             )
         )
@@ -147,14 +149,22 @@ class _Replay:
         heapq.heappush(self.slots, slot)
 
 
-def make_scheduler(engine: Engine, longest: int, cls: str | None = None) -> Any:
+def make_scheduler(
+    engine: Engine,
+    longest: int,
+    cls: str | None = None,
+    *,
+    asynchronous: bool = False,
+    rank: int = 0,
+) -> Any:
     """A scheduler of vLLM with this room, for one layer of attention and requests up to `longest`.
 
-    cls: the path of another class than vLLM's own.
+    cls: the path of another class than vLLM's own. asynchronous: as vLLM schedules on a GPU.
+    rank: of its engine among those that share the load.
     """
     # What its modules say when they are imported is of devices that nobody asks for.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from lengthpred.serving.vllm.launch import check_vllm
+    from lengthpred.serving.vllm.version import check_vllm
 
     check_vllm()
     import torch
@@ -181,6 +191,8 @@ def make_scheduler(engine: Engine, longest: int, cls: str | None = None) -> Any:
         )
     cache = CacheConfig(block_size=engine.block_size, enable_prefix_caching=False)
     config = VllmConfig(scheduler_config=settings, model_config=model, cache_config=cache)
+    config.scheduler_config.async_scheduling = asynchronous  # On a CPU vLLM turns it off.
+    config.parallel_config.data_parallel_index = rank
     # One block is vLLM's own, for what has none.
     blocks = engine.blocks + 1
     attention = FullAttentionSpec(
@@ -192,7 +204,7 @@ def make_scheduler(engine: Engine, longest: int, cls: str | None = None) -> Any:
         kv_cache_tensors=[],
         kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
     )
-    return settings.get_scheduler_cls()(
+    return config.scheduler_config.get_scheduler_cls()(
         vllm_config=config,
         kv_cache_config=room,
         structured_output_manager=StructuredOutputManager(config),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import log
 
 from lengthpred.eval.replay.arms import Arm, control_of
+from lengthpred.eval.replay.settings import REAL_ENGINES
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.tables import arrivals_name, scenario_name
 from lengthpred.eval.report.words import change, listed, number, percent
@@ -45,13 +46,17 @@ def judge_simulation(simulation: Simulation) -> list[str]:
     said += _quiet(replays, quiet)
     settings = simulation.settings
     draws = f"Mean of {settings.draws} draws" if settings.draws > 1 else "One draw"
+    said.append(f"{draws} of {settings.requests:,} requests on {_engine(simulation)}.")
+    return said
+
+
+def _engine(simulation: Simulation) -> str:
+    settings = simulation.settings
+    if settings.engine in REAL_ENGINES:
+        return "vLLM's server" if settings.engine == "vllm-server" else "vLLM, as fixed batches"
     kind = "engine" if settings.engine == "continuous" else f"engine ({settings.engine})"
     assumed = "; what it assumes is in the notes" if simulation.notes else ""
-    said.append(
-        f"{draws} of {settings.requests:,} requests on a replayed {kind} of "
-        f"{settings.hardware.slots:,} slots{assumed}."
-    )
-    return said
+    return f"a replayed {kind} of {settings.hardware.slots:,} slots{assumed}"
 
 
 def policy_name(policy: str) -> str:

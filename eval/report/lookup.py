@@ -8,6 +8,7 @@ from lengthpred.eval.controls import CONTROLS
 from lengthpred.eval.output import Result
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.scenarios import Scenario
+from lengthpred.eval.replay.settings import REAL_ENGINES
 from lengthpred.eval.simulate import ReplayResult, Simulation
 from lengthpred.eval.slices import is_slice
 
@@ -67,6 +68,7 @@ class Replays:
 
     def __init__(self, simulation: Simulation) -> None:
         self.engine = simulation.settings.engine
+        self.what = "Run" if self.engine in REAL_ENGINES else "Replay"
         self.requests = simulation.settings.requests
         self._found: dict[tuple[Scenario, Arm, str], ReplayResult] = {}
         for r in simulation.results:

@@ -123,7 +123,7 @@ def _simulation_sections(
     panels = list(simulation_panels(replays, looks))
     if panels:
         yield f"Latency and throughput{of}", panels
-    yield f"Replays{of}", list(simulation_tables(replays))
+    yield f"{replays.what}s{of}", list(simulation_tables(replays))
 
 
 def _about(comparison: Comparison | None) -> str:

@@ -105,7 +105,7 @@ def simulation_tables(replays: Replays) -> Iterator[Table]:
             "95 % interval of that change."
         )
         head = ["", *(head for _, head, _ in MEASURES)]
-        yield Table(f"Replay, {scenario_name(at)}", caption, head, body, folded=True)
+        yield Table(f"{replays.what}, {scenario_name(at)}", caption, head, body, folded=True)
 
 
 def scenario_name(at: Scenario) -> str:

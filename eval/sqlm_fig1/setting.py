@@ -13,7 +13,9 @@ from lengthpred.errors import SettingsError
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.models.cascade import Cascade
 
-__all__ = ["PUBLISHED_GAIN", "PUBLISHED_SLM_S", "Fig1Result", "Fig1Settings", "Fold"]
+__all__ = ["PUBLISHED_GAIN", "PUBLISHED_SLM_S", "REAL", "Fig1Result", "Fig1Settings", "Fold"]
+
+REAL = "vllm-offline"  # not replayed: see `lengthpred.eval.bench.fig1`
 
 # S-QLM against QLM in tokens a second of LLM time, by OOD ratio; at 0 with the SLM on every query.
 PUBLISHED_GAIN = {0.0: 0.988, 0.5: 1.097, 0.8: 1.115}
@@ -51,7 +53,7 @@ class Fig1Settings:
 
     ratios      shares of requests from corpora that training never saw
     sum_limits  most tokens of a request, in and out; the first is the one that all else is told for
-    engines     continuous, gang (static batches)
+    engines     continuous, gang (static batches); or vllm-offline alone, which is measured
     draws       replays of each arm, each on another split and other requests
     slm_s       seconds that the small model takes for one request. 54 ms are the published 52 to
                 56 for each request that was asked
@@ -72,7 +74,7 @@ class Fig1Settings:
         if self.draws < 1 or self.requests < 1:
             raise SettingsError("the experiment needs 1 draw and 1 request or more")
         for engine in self.engines:
-            if engine not in ("continuous", "gang"):
+            if engine not in ("continuous", "gang", REAL):
                 raise SettingsError(
                     f"the experiment runs on the engines continuous and gang, not on '{engine}'"
                 )

@@ -40,6 +40,7 @@ class Holder:
         while not waiting.done():
             left = end - time.monotonic()
             if left <= 0 or self._queue() == 0:
+                waiting.add_done_callback(_forget)
                 waiting.cancel()
                 return None
             await asyncio.wait({waiting}, timeout=min(LOOK_S, left))
@@ -56,3 +57,9 @@ class Holder:
     def close(self) -> None:
         """End the process."""
         self.process.close()
+
+
+def _forget(done: "asyncio.Future[list[Answer | BaseException]]") -> None:
+    """Look at how it ended, as asyncio complains of an exception that nobody saw."""
+    if not done.cancelled():
+        done.exception()

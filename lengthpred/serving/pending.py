@@ -5,8 +5,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sys import getsizeof
+from typing import Any
 
 from lengthpred.serving.order import Place
 
@@ -15,6 +16,7 @@ __all__ = ["Pending", "Waiting", "calls_of"]
 # As vLLM names what it runs for one call: a prefix by route, a number for each prompt.
 NAMED = re.compile(r"(?:chatcmpl|cmpl)-(?P<id>.*)", re.DOTALL)
 ROW = 400  # bytes of a request beside its texts, about
+SAMPLING = 64_000  # bytes of what else a call says, as tools; where it is more, it is let go
 NUMBERED = re.compile(r"(?P<id>.*)[-_](?P<row>\d{1,6})", re.DOTALL)
 
 
@@ -68,7 +70,8 @@ class Pending:
         now, forgotten = self._clock(), 0
         with self._lock:
             self._take(id)
-            self._calls[id] = Waiting(place, now, answers, _size(place))
+            place = _light(place)
+            self._calls[id] = Waiting(place, now, answers, _size(place) + getsizeof(id))
             self._bytes += self._calls[id].size
             while self._calls:
                 oldest = next(iter(self._calls))
@@ -113,6 +116,34 @@ class Pending:
         self._bytes -= call.size if call else 0
 
 
+def _light(place: Place) -> Place:
+    """Without what a call says beside its prompts where that is much: nobody asks for it again.
+
+    The requests of one call all say the same.
+    """
+    if place.requests and _held(place.requests[0].sampling) > SAMPLING:
+        return replace(place, requests=[replace(r, sampling={}) for r in place.requests])
+    return place
+
+
 def _size(place: Place) -> int:
-    texts = sum(getsizeof(r.prompt) + getsizeof(r.context) for r in place.requests)
-    return texts + int(place.dist.pmf.nbytes) + ROW * len(place.requests)
+    texts = sum(
+        getsizeof(r.prompt) + getsizeof(r.context) + getsizeof(r.reply_tokens) + getsizeof(r.model)
+        for r in place.requests
+    )
+    said = sum(_held(r.sampling) for r in place.requests[:1])
+    return texts + said + int(place.dist.pmf.nbytes) + ROW * len(place.requests)
+
+
+def _held(value: object) -> int:
+    """Bytes of what was JSON; it stops counting where that is much."""
+    todo: list[Any] = [value]
+    size = 0
+    while todo and size <= SAMPLING:
+        one = todo.pop()
+        size += getsizeof(one)
+        if isinstance(one, dict):
+            todo += [*one, *one.values()]
+        elif isinstance(one, list):
+            todo += one
+    return size

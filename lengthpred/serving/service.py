@@ -4,19 +4,16 @@ import asyncio
 import logging
 import threading
 import time
-import tomllib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from lengthpred.base import Request
 from lengthpred.distribution import LengthDistribution
-from lengthpred.errors import SettingsError
+from lengthpred.serving.arms import ToldOrderer, read_arms
 from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.hold import Holder
 from lengthpred.serving.metrics import ServingMetrics
@@ -24,25 +21,15 @@ from lengthpred.serving.news import Outbox
 from lengthpred.serving.order import Asker, Orderer, Place, Remote, asker_of
 from lengthpred.serving.pending import Pending
 from lengthpred.serving.process import PredictorProcess
-from lengthpred.serving.settings import MB, Policy, ServingSettings
+from lengthpred.serving.settings import MB, ServingSettings
 
-__all__ = ["Arm", "Finished", "Service", "read_arms"]
+__all__ = ["Finished", "Service"]
 
-DEFAULT_ARM = ""
 TELL_EVERY_S = 60.0
+QUEUE_S = 10.0  # older word of a queue is none: an engine tells one of several server processes
 log = logging.getLogger(__name__)
 SELF_NAMED = "resp_"
 UNCLAIMED = 1000  # answers that are complete before it is known what the server called their call
-
-
-class Arm(BaseModel):
-    """One of several orders that an experiment compares on one server."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    artifact: str = "default"
-    policy: Policy = "sjf"
-    blind: bool = True
 
 
 class Finished(BaseModel):
@@ -73,10 +60,15 @@ class Service:
         self.pending = Pending(settings.pending, settings.pending_s, most_bytes)
         self._askers: dict[str, Asker] = {}
         self._holders: dict[int, Holder] = {}  # by the identity of the asker
-        self._queues: dict[int, int] = {}
-        self._orderers = {DEFAULT_ARM: self._orderer(settings.artifact, settings.policy, False)}
+        self._queues: dict[int, tuple[int, float]] = {}  # how many wait, and when that was told
+        self._orderer = self._made(settings.artifact, settings.policy, False)
+        self._arms: dict[str, Orderer | ToldOrderer] = {}
         for name, arm in read_arms(settings.arms).items():
-            self._orderers[name] = self._orderer(arm.artifact, arm.policy, arm.blind)
+            self._arms[name] = (
+                self._made(arm.artifact, arm.policy, arm.blind)
+                if arm.costs is None
+                else ToldOrderer(arm.costs, settings.ordering)
+            )
         self._kept = _kept(settings)
         self._outbox = None if settings.sockets is None else Outbox(settings.sockets)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,17 +79,20 @@ class Service:
     @property
     def queue(self) -> int:
         """How many requests wait in the engines that this process knows of."""
-        return sum(self._queues.values())
+        since = time.monotonic() - QUEUE_S
+        return sum(waiting for waiting, told_s in self._queues.values() if told_s >= since)
 
     def queued(self, engine: int, waiting: int) -> None:
         """An engine tells how many requests wait."""
-        self._queues[engine] = waiting
+        self._queues[engine] = (waiting, time.monotonic())
 
     async def place(
-        self, requests: Sequence[Request], id: str, arrived_unix_s: float, arm: str = DEFAULT_ARM
+        self, requests: Sequence[Request], id: str, arrived_unix_s: float, arm: str = ""
     ) -> Place:
         """The place of a call; it is remembered by its id. Never raises for a predictor."""
-        orderer = self._orderers.get(arm) or self._orderers[DEFAULT_ARM]
+        orderer = self._arms.get(arm, self._orderer)
+        if isinstance(orderer, ToldOrderer):
+            requests = [replace(request, id=id) for request in requests]
         place = await orderer.place(requests, arrived_unix_s)
         metrics = self.metrics
         metrics.calls.labels(place.how).inc()
@@ -108,7 +103,8 @@ class Service:
             self._tell(place.why)
         if place.unsure:
             metrics.unsure.inc()
-            place = await self._second(orderer, place, id, arrived_unix_s)
+            if isinstance(orderer, Orderer):
+                place = await self._second(orderer, place, id, arrived_unix_s)
         answers = sum(_answers(request) for request in place.requests)
         metrics.forgotten.inc(self.pending.put(id, place, answers))
         metrics.pending.set(len(self.pending))
@@ -147,7 +143,7 @@ class Service:
     def place_unread(self, arrived_unix_s: float) -> int:
         """The key of a call that was not read: too large, or no JSON."""
         self.metrics.calls.labels("unread").inc()
-        return self._orderers[DEFAULT_ARM].place_without([Request()], arrived_unix_s).priority
+        return self._orderer.place_without([Request()], arrived_unix_s).priority
 
     def finished(self, answers: Sequence[Finished]) -> None:
         """What became of calls; learns from it."""
@@ -197,7 +193,7 @@ class Service:
         if self._outbox:
             self._outbox.close()
 
-    def _orderer(self, artifact: str, policy: str, blind: bool) -> Orderer:
+    def _made(self, artifact: str, policy: str, blind: bool) -> Orderer:
         if artifact not in self._askers:
             deadline_s = self.settings.deadline_ms / 1000
             asker = self._askers[artifact] = asker_of(artifact, deadline_s)
@@ -227,17 +223,6 @@ def _kept(settings: ServingSettings) -> FeedbackLog | None:
         return None
     keep, most = settings.keep_prompts, settings.feedback_mb
     return FeedbackLog(settings.feedback, keep_prompts=keep, most_mb=most)
-
-
-def read_arms(path: Path | None) -> dict[str, Arm]:
-    """The tables of a TOML file, each an arm of its name. Raises SettingsError."""
-    if path is None:
-        return {}
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text())
-        return {name: Arm.model_validate(table) for name, table in tables.items()}
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise SettingsError(f"{path} cannot be read as arms of an experiment: {error}") from error
 
 
 def _answers(request: Request) -> int:

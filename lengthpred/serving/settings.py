@@ -51,6 +51,7 @@ class ServingSettings(BaseModel):
     pending_s         and for how long
     pending_mb        and what they may hold, texts included
     sockets           folder where engines with our scheduler hear of late second opinions
+    srpt              our scheduler preempts one that runs for one with much less left
     arms              a TOML file of policies and artifacts to choose from, for experiments
     """
 
@@ -75,6 +76,7 @@ class ServingSettings(BaseModel):
     pending_s: Positive = 3600.0
     pending_mb: Positive = 256.0
     sockets: Path | None = None
+    srpt: bool = False
     arms: Path | None = None
 
     @property

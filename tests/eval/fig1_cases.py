@@ -1,18 +1,53 @@
-"""Made-up results of the experiment, as a run would give them."""
+"""Small folds of the experiment, and made-up results, as a run would give them."""
 
 import itertools
 from collections.abc import Iterator
 
-from lengthpred.eval.sqlm_fig1.replays import ARMS
-from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings
+import numpy as np
 
-__all__ = ["HELD_OUT", "SETTINGS", "make_results"]
+from lengthpred.base import Request
+from lengthpred.data.table import Rows
+from lengthpred.distribution import LengthDistribution, LengthGrid
+from lengthpred.eval.sqlm_fig1.arms import ARMS
+from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings, Fold
+
+__all__ = ["DOMAINS", "HELD_OUT", "SETTINGS", "make_fold", "make_results"]
+
+DOMAINS = ("chat", "code", "sums")
+TYPICAL = np.array([120, 400, 30])
 
 SETTINGS = Fig1Settings(ratios=(0.0, 0.5, 0.8), sum_limits=(2024, 512), draws=4)
 HELD_OUT = [("chat <b>", "code & more")]
 LATENCY = {"fcfs": 1.0, "sjf": 0.8, "longest-first": 1.4}
 SPEED = {"fcfs": 1.0, "sjf": 0.96, "longest-first": 1.15}
 KNOWS = {None: 0.0, "qlm": 0.2, "sqlm": 0.25, "sqlm-all": 0.4, "oracle": 1.0}
+
+
+def make_fold(number: int = 0, n: int = 240, held_out: tuple[str, ...] = ("code",)) -> Fold:
+    """Three domains; the histogram knows the marginal, the small model the length, with noise."""
+    rng = np.random.default_rng(number)
+    domain = rng.integers(len(DOMAINS), size=n)
+    lengths = np.rint(TYPICAL[domain, None] * rng.lognormal(0, 0.6, (n, 1))) + 1
+    samples = np.rint(lengths * rng.lognormal(0, 0.2, (n, 3))).astype(np.int64)
+    ood = np.isin(np.array(DOMAINS)[domain], held_out)
+    rows = Rows(
+        requests=[
+            Request(prompt=f"question {i}", prompt_tokens=int(tokens), model="large", id=f"r{i}")
+            for i, tokens in enumerate(rng.integers(5, 400, n))
+        ],
+        lengths=samples.ravel(),
+        censored=np.zeros(3 * n, bool),
+        owner=np.repeat(np.arange(n), 3),
+        groups=np.arange(n),
+        columns={"domain": np.array(DOMAINS, object)[domain], "ood": ood},
+    )
+
+    def told(noise: float) -> LengthDistribution:
+        guess = lengths * rng.lognormal(0, noise, (n, 6))
+        return LengthDistribution.from_samples(LengthGrid(), list(guess.astype(np.int64)))
+
+    unsure = ood | (rng.random(n) < 0.05)
+    return Fold(held_out, rows, told(1.5), told(0.4), unsure)
 
 
 def make_results(settings: Fig1Settings = SETTINGS) -> list[Fig1Result]:

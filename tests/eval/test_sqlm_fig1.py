@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lengthpred.base import Request
-from lengthpred.data.table import Rows
-from lengthpred.distribution import LengthDistribution, LengthGrid
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.scenarios import replay
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Engine, Trace, Workload
+from lengthpred.eval.sqlm_fig1 import arms as fig1_arms
 from lengthpred.eval.sqlm_fig1 import replays
 from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
 from lengthpred.eval.sqlm_fig1.replays import run
 from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings, Fold
+from tests.eval.fig1_cases import make_fold
 
-DOMAINS = ("chat", "code", "sums")
-TYPICAL = np.array([120, 400, 30])
 SLOTS = 32
 SETTINGS = Fig1Settings(
     ratios=(0.0, 0.5),
@@ -42,33 +39,6 @@ Measures = dict[str, tuple[float, float | None, float | None]]
 def small_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's capacity from fewer requests, to save time."""
     monkeypatch.setattr("lengthpred.eval.replay.scenarios.CAPACITY_REQUESTS", 300)
-
-
-def make_fold(number: int = 0, n: int = 240, held_out: tuple[str, ...] = ("code",)) -> Fold:
-    """Three domains; the histogram knows the marginal, the small model the length, with noise."""
-    rng = np.random.default_rng(number)
-    domain = rng.integers(len(DOMAINS), size=n)
-    lengths = np.rint(TYPICAL[domain, None] * rng.lognormal(0, 0.6, (n, 1))) + 1
-    samples = np.rint(lengths * rng.lognormal(0, 0.2, (n, 3))).astype(np.int64)
-    ood = np.isin(np.array(DOMAINS)[domain], held_out)
-    rows = Rows(
-        requests=[
-            Request(prompt=f"question {i}", prompt_tokens=int(tokens), model="large", id=f"r{i}")
-            for i, tokens in enumerate(rng.integers(5, 400, n))
-        ],
-        lengths=samples.ravel(),
-        censored=np.zeros(3 * n, bool),
-        owner=np.repeat(np.arange(n), 3),
-        groups=np.arange(n),
-        columns={"domain": np.array(DOMAINS, object)[domain], "ood": ood},
-    )
-
-    def told(noise: float) -> LengthDistribution:
-        guess = lengths * rng.lognormal(0, noise, (n, 6))
-        return LengthDistribution.from_samples(LengthGrid(), list(guess.astype(np.int64)))
-
-    unsure = ood | (rng.random(n) < 0.05)
-    return Fold(held_out, rows, told(1.5), told(0.4), unsure)
 
 
 def folds(settings: Fig1Settings, **changes: Any) -> list[Fold]:
@@ -130,8 +100,8 @@ def test_every_arm_is_replayed_everywhere() -> None:
 
 def test_every_arm_has_every_measure() -> None:
     compared = {
-        f"{metric}_vs_{other}" for metric in replays.COMPARED for other in ("qlm", "fcfs")
-    } | set(replays.KEPT)
+        f"{metric}_vs_{other}" for metric in fig1_arms.COMPARED for other in ("qlm", "fcfs")
+    } | set(fig1_arms.KEPT)
     for arm in {arm_of(r) for r in results()}:
         for measures in by_place(results(), *arm).values():
             predicts = {"tau", "tau_minus_qlm"} if arm[1] else set()
@@ -142,12 +112,12 @@ def test_every_arm_has_every_measure() -> None:
 
 def test_qlm_is_compared_with_itself() -> None:
     for measures in by_place(results(), "sjf", "qlm").values():
-        for metric in replays.COMPARED:
+        for metric in fig1_arms.COMPARED:
             assert measures[f"{metric}_vs_qlm"] == (1, 1, 1)
         assert measures["tau_minus_qlm"] == (0, 0, 0)
         assert measures["slm_s"] == measures["slm_requests"] == (0, 0, 0)
     for measures in by_place(results(), "fcfs", None).values():
-        assert all(measures[f"{metric}_vs_fcfs"] == (1, 1, 1) for metric in replays.COMPARED)
+        assert all(measures[f"{metric}_vs_fcfs"] == (1, 1, 1) for metric in fig1_arms.COMPARED)
 
 
 def test_the_oracle_orders_all_pairs() -> None:

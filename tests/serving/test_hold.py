@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from lengthpred import Request, load
 from lengthpred.base import Refiner
+from lengthpred.serving import service as module
 from lengthpred.serving.metrics import ServingMetrics
 from lengthpred.serving.service import Service
 from lengthpred.serving.settings import ServingSettings
@@ -59,6 +60,15 @@ def test_while_others_wait_the_second_opinion_counts(service: Service, artifact:
     alone = place(service, UNLIKE)
     np.testing.assert_allclose(alone.dist.pmf, first.pmf, atol=1e-6)
     assert alone.unsure and alone.priority != got.priority
+
+
+def test_old_word_of_a_queue_is_none(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several server processes vLLM tells one: another may never hear that nobody waits."""
+    service.queued(0, 5)
+    service.queued(1, 2)
+    assert service.queue == 7
+    monkeypatch.setattr(module, "QUEUE_S", -1.0)
+    assert service.queue == 0
 
 
 def test_what_is_sure_is_not_held(service: Service) -> None:

@@ -77,3 +77,23 @@ def test_what_calls_hold_is_bounded() -> None:
     pending.rename("a", "b")
     pending.rename("none", "c")
     assert pending.finished("b") and len(pending) == 0 and pending._bytes == 0
+
+
+def test_what_else_a_call_says_is_counted_or_let_go() -> None:
+    """Tools and schemas, too, may be as large as the body, and many times that when parsed."""
+    pending = Pending(1000, 60, most_bytes=300_000)
+    tools = {"tools": [{"name": "x" * 20, "n": i} for i in range(100)]}
+    for i in range(100):
+        pending.put(str(i), replace(place(), requests=[Request(prompt="a", sampling=tools)]), 1)
+    assert 2 < len(pending) < 30
+    found = pending.finished("chatcmpl-99")
+    assert found and found[0].requests[0].sampling == tools
+    many: list[object] = [[]]
+    for huge in (many * 100_000, {str(i): [i] for i in range(10_000)}, "x" * 10**6):
+        request = Request(prompt="a", sampling={"text": huge})
+        pending.put("huge", replace(place(), requests=[request]), 1)
+        found = pending.finished("chatcmpl-huge")
+        assert found and found[0].requests[0].sampling == {}
+        assert found[0].requests[0].prompt == "a"
+    pending.put("x" * 400_000, place(), 1)
+    assert len(pending) == 0

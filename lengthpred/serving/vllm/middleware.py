@@ -9,35 +9,31 @@ handed on byte for byte.
 
 import hashlib
 import json
-import re
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from lengthpred.base import Request
-from lengthpred.errors import DataError
-from lengthpred.openai_body import requests_from_body
-from lengthpred.serving.settings import MB, ServingSettings
+from lengthpred.serving.arms import STOCK
+from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm.bodies import BEAMS, BodyReader, BodyRefused, Receive, asked_in, replay
 from lengthpred.serving.vllm.process import service_of_process
 from lengthpred.serving.vllm.routes import kind_of
+from lengthpred.serving.vllm.watch import Send, Watch
 
 __all__ = ["ARM_HEADER", "LengthPriorityMiddleware"]
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PRIORITY_HEADER = b"x-vllm-priority"
 ID_HEADER = b"x-request-id"
 ARM_HEADER = b"x-lengthpred-arm"
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # where vLLM asks for its key
-# Whose calls vLLM names itself, and in which part of the answer it says how.
+# Whose calls vLLM names itself, and says how in its answer.
 SELF_NAMING = ("/v1/responses", "/invocations")
-NAME, HEAD = re.compile(rb'"id"\s*:\s*"(resp_\w+)"'), 8192
+LAST = 2**62  # no key is larger
 
 
 class LengthPriorityMiddleware:
@@ -52,6 +48,7 @@ class LengthPriorityMiddleware:
         self.app = app
         self.service = service_of_process()
         self.settings: ServingSettings = self.service.settings
+        self._bodies = BodyReader(self.settings.max_body_mb)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification, https://asgi.readthedocs.io."""
@@ -59,92 +56,70 @@ class LengthPriorityMiddleware:
             return await self.app(scope, receive, send)
         path = _path(scope)
         kind = kind_of(path)
-        if kind == "other" or not self._let_in(path, scope["headers"]):
-            return await self.app(scope, receive, send)  # vLLM itself refuses who is not let in
+        if scope["type"] == "websocket" and kind == "ordered":
+            kind = "other"  # there is none: vLLM says so
+        if kind == "other":
+            return await self.app(scope, receive, send)
+        if not self._let_in(path, scope):
+            # vLLM itself refuses who is not let in. Should it not, they come last.
+            return await self.app({**scope, "headers": _with_key(scope, LAST)}, receive, send)
+        arm = _header(scope, ARM_HEADER) if self.settings.arms else ""
+        if arm == STOCK:
+            return await self.app(scope, receive, send)
         if kind == "unordered":
             self.service.metrics.calls.labels("unordered").inc()
             if self.settings.allow_unordered:
-                headers = _without_priority(scope)
+                headers = _without(scope, PRIORITY_HEADER)
                 return await self.app({**scope, "headers": headers}, receive, send)
             return await _refuse(scope, receive, send, 400, UNORDERED.format(path))
         arrived = time.time()
-        body = await _read(receive, self.settings.max_body_mb * MB)
-        if body is None:
-            return await _refuse(
-                scope,
-                receive,
-                send,
-                413,
-                f"the body is larger than {self.settings.max_body_mb:g} MB",
-            )
-        raw, rest = body
-        return await self._ordered(scope, raw, rest, send, arrived)
+        try:
+            raw = await self._bodies.read(receive, _announced(scope))
+        except BodyRefused as refused:
+            return await _refuse(scope, receive, send, refused.status, str(refused))
+        if raw is not None:  # else the client left before there was anything to do
+            await self._ordered(scope, raw, replay(raw, receive), send, arrived, arm)
 
     async def _ordered(
-        self, scope: Scope, raw: bytes, receive: Receive, send: Send, arrived: float
+        self, scope: Scope, raw: bytes, receive: Receive, send: Send, arrived: float, arm: str
     ) -> None:
-        id = _header(scope, ID_HEADER) or uuid.uuid4().hex
-        asked = _requests(raw) if len(raw) <= self.settings.read_mb * MB else None
+        path, given = _path(scope), _header(scope, ID_HEADER)
+        id = given or uuid.uuid4().hex
+        asked = asked_in(raw, path, self.settings.read_mb)
         if asked == BEAMS:
             self.service.metrics.calls.labels("unordered").inc()
             if not self.settings.allow_unordered:
                 return await _refuse(scope, receive, send, 400, UNORDERED.format("beam search"))
         if asked:
-            arm = _header(scope, ARM_HEADER) if self.settings.arms else ""
             key = (await self.service.place(asked, id, arrived, arm)).priority
         else:
             key = self.service.place_unread(arrived)
-        headers = [*_without_priority(scope), (PRIORITY_HEADER, str(key).encode())]
-        if not _header(scope, ID_HEADER):
+        headers = _with_key(scope, key)
+        if not given:
+            headers = [pair for pair in headers if pair[0].lower() != ID_HEADER]
             headers.append((ID_HEADER, id.encode()))
-        if _path(scope) in SELF_NAMING:
-            send = self._listening(send, id)
-        await self.app({**scope, "headers": headers}, receive, send)
+        watch = Watch(self.service, id, receive, send, path in SELF_NAMING)
+        try:
+            await self.app({**scope, "headers": headers}, watch.receive, watch.send)
+        except BaseException:
+            watch.forget()
+            raise
 
-    def _listening(self, send: Send, id: str) -> Send:
-        """Hands on what goes out as it is, and notes the name that vLLM gave the call in it."""
-        head = b""
-
-        async def hand_on(message: Message) -> None:
-            nonlocal head
-            if message["type"] == "http.response.body" and len(head) < HEAD:
-                head += message.get("body", b"")[:HEAD]
-                if named := NAME.search(head):
-                    self.service.named(id, named[1].decode())
-                    head = b"-" * HEAD
-            await send(message)
-
-        return hand_on
-
-    def _let_in(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    def _let_in(self, path: str, scope: Scope) -> bool:
         """Whether vLLM will take the call's key: nothing is predicted for strangers."""
         digests = self.settings.api_key_digests
         if not digests or not path.startswith(GUARDED):
             return True
-        given = next((value for name, value in headers if name.lower() == b"authorization"), b"")
-        scheme, _, key = given.partition(b" ")
-        digest = hashlib.sha256(key).hexdigest()
+        scheme, _, key = _header(scope, b"authorization").partition(" ")
+        digest = hashlib.sha256(key.encode()).hexdigest()
         matches = [secrets.compare_digest(digest, one) for one in digests]
-        return scheme.lower() == b"bearer" and any(matches)
+        return scheme.lower() == "bearer" and any(matches)
 
 
 UNORDERED = (
     "{} takes no priority, so it would run before all requests that wait; start the server with "
     "--allow-unordered to let it"
 )
-BEAMS: list[Request] = []
-
-
-def _requests(raw: bytes) -> list[Request] | None:
-    """The requests in a body; BEAMS for a beam search, which carries no priority, and None for what
-    is no body of a call: vLLM will say what is wrong with it."""
-    try:
-        body = json.loads(raw)
-        if isinstance(body, dict) and body.get("use_beam_search"):
-            return BEAMS
-        return requests_from_body(body)
-    except (DataError, ValueError, RecursionError):
-        return None
 
 
 def _path(scope: Scope) -> str:
@@ -159,36 +134,19 @@ def _header(scope: Scope, name: bytes) -> str:
     return bytes(found).decode("latin-1")
 
 
-def _without_priority(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers but for what the client says of its priority."""
-    return [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER]
+def _without(scope: Scope, name: bytes) -> list[tuple[bytes, bytes]]:
+    return [pair for pair in scope["headers"] if pair[0].lower() != name]
 
 
-async def _read(receive: Receive, most: float) -> tuple[bytes, Receive] | None:
-    """The whole body, and what gives it to the next reader; None when it is too large."""
-    chunks: list[bytes] = []
-    size, gone = 0, None
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            gone = message  # the client left, which the next reader learns in its turn
-            break
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > most:
-            return None
-        if not message.get("more_body", False):
-            break
-    raw = b"".join(chunks)
-    todo = [{"type": "http.request", "body": raw, "more_body": gone is not None}]
+def _with_key(scope: Scope, key: int) -> list[tuple[bytes, bytes]]:
+    """The headers with a key in place of any that the client sent."""
+    return [*_without(scope, PRIORITY_HEADER), (PRIORITY_HEADER, str(key).encode())]
 
-    async def replay() -> Message:
-        if todo:
-            return todo.pop()
-        # What comes later, as a client that goes away, must still reach vLLM.
-        return gone or await receive()
 
-    return raw, replay
+def _announced(scope: Scope) -> int:
+    """The size of the body, where the client says it; 0 elsewhere."""
+    said = _header(scope, b"content-length")[:18]
+    return int(said) if said.isascii() and said.isdigit() else 0
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: str) -> None:
@@ -196,13 +154,16 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: 
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": why})
         return
-    error = {"message": why, "type": "BadRequestError", "param": None, "code": status}
+    kind = "RateLimitError" if status == 429 else "BadRequestError"
+    error = {"message": why, "type": kind, "param": None, "code": status}
     body = json.dumps({"error": error}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        # Of a body that was not read to its end nothing more is wanted.
-        (b"connection", b"close"),
     ]
+    if status in (413, 429):
+        headers.append((b"connection", b"close"))  # nothing more of so large a body is wanted
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -4,9 +4,11 @@ Read in vLLM 0.32. What is not listed, and may have come with a newer one, count
 tests/serving/vllm/test_routes.py walks the routes of the vLLM that is installed.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Kind", "kind_of"]
+from lengthpred.errors import DataError
+
+__all__ = ["Kind", "as_read", "kind_of"]
 
 Kind = Literal["ordered", "unordered", "other"]
 
@@ -51,6 +53,18 @@ OTHER = frozenset(
     }
 )
 
+# What routes call a prompt and its limit, each otherwise. What another calls it is passed over.
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+READ = {
+    CHAT: frozenset({"messages", "max_completion_tokens", "max_tokens"}),
+    COMPLETIONS: frozenset({"prompt", "max_tokens"}),
+    "/v1/messages": frozenset({"messages", "max_tokens"}),
+    "/v1/responses": frozenset({"input", "max_output_tokens"}),
+}
+NAMES = frozenset[str]().union(*READ.values())
+COUNTS = frozenset({"n", "min_tokens", "max_completion_tokens", "max_tokens", "max_output_tokens"})
+COMPLETION_LIMIT = 16  # tokens, of a completions call that sets none
+
 
 def kind_of(path: str) -> Kind:
     """What a request to this path, without the root path, is."""
@@ -59,3 +73,33 @@ def kind_of(path: str) -> Kind:
     if path in OTHER or (path.startswith("/v1/responses/") and path.endswith("/cancel")):
         return "other"
     return "unordered"
+
+
+def as_read(path: str, body: object) -> dict[str, Any]:
+    """What the route at an ordered path reads of a body, so that nobody gets a place by a short
+    prompt or a limit that is then passed over. Raises DataError for what none reads."""
+    if not isinstance(body, dict):
+        raise DataError(f"a request body must be a JSON object, not {type(body).__name__}")
+    if path == "/invocations":
+        if {"messages", "prompt"} <= body.keys():
+            raise DataError("which of 'messages' and 'prompt' is read depends on what is in them")
+        path = CHAT if "messages" in body else COMPLETIONS
+    passed_over = NAMES - READ[path]
+    read = {
+        name: _count(value) if name in COUNTS else value
+        for name, value in body.items()
+        if name not in passed_over
+    }
+    if path == COMPLETIONS and read.get("max_tokens") is None:
+        read["max_tokens"] = COMPLETION_LIMIT
+    return read
+
+
+def _count(value: object) -> object:
+    """A number as vLLM takes it: "7" and 7.0 are 7."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -4,24 +4,30 @@
         --scheduler-cls lengthpred.serving.vllm.scheduler.LengthAwareScheduler
 
 Opt-in: `lengthpred serve --scheduler`. It extends vLLM's own in four methods, which are not
-promised to stay: tests/serving/vllm/test_scheduler.py names one that a newer vLLM moved. It lives
-in the process of an engine, sees no text, and hears by datagrams (`lengthpred.serving.news`).
+promised to stay: another version of vLLM is refused when this is imported, and
+tests/serving/vllm/test_scheduler.py names what a newer one moved. It lives in the process of an
+engine, sees no text, and hears by datagrams (`lengthpred.serving.news`).
 """
 
 import re
+import time
 from collections import OrderedDict
 from typing import Any
-
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
-from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import RequestStatus
 
 from lengthpred.errors import SettingsError
 from lengthpred.ordering import EPOCH_S, SCALE
 from lengthpred.serving.news import Inbox
 from lengthpred.serving.pending import calls_of
 from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.vllm.version import check_vllm
+
+check_vllm()  # Another one may not have what is imported next.
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler  # noqa: E402
+from vllm.v1.core.sched.interface import PauseState  # noqa: E402
+from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue  # noqa: E402
+from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
+from vllm.v1.request import RequestStatus  # noqa: E402
 
 __all__ = ["LengthAwareAsyncScheduler", "LengthAwareScheduler"]
 
@@ -29,6 +35,7 @@ __all__ = ["LengthAwareAsyncScheduler", "LengthAwareScheduler"]
 OWN_NAME = re.compile(r"(?:\d+_)?(?P<external>.*?)(?:-[0-9a-f]{8})?", re.DOTALL)
 LOOK_EVERY = 16  # steps between two looks at the progress of what runs
 REMEMBERED = 4096  # news of calls that have not come here
+MARGIN = 300  # tokens less that one must have left to take the slot of another
 
 
 class _LengthAware:
@@ -42,9 +49,14 @@ class _LengthAware:
         asynchronous = bool(scheduler.scheduler_config.async_scheduling)
         if asynchronous != isinstance(self, AsyncScheduler):
             needed = LengthAwareAsyncScheduler if asynchronous else LengthAwareScheduler
-            raise SettingsError(f"as scheduling is set, the class must be {needed.__name__}")
+            option = "--async-scheduling" if asynchronous else "--no-async-scheduling"
+            raise SettingsError(
+                f"as scheduling is set here the class must be {needed.__name__}; `lengthpred serve "
+                f"--scheduler` chooses it by {option}"
+            )
         settings = ServingSettings.from_environment()
-        self._aging = settings.ordering.aging
+        self._aging, self._cap = settings.ordering.aging, settings.ordering.cap
+        self._srpt, self._ratio = settings.srpt, settings.ordering.preemption_ratio
         self._costs: dict[str, float] = {}
         self._called: dict[str, list[str]] = {}
         self._early: OrderedDict[str, int] = OrderedDict()
@@ -58,13 +70,15 @@ class _LengthAware:
         """Note what a new request costs, by its key, before it is queued by that."""
         scheduler: Any = self
         if request.request_id not in scheduler.requests:
-            for call in _calls(request):
-                request.priority = self._early.get(call, request.priority)
+            calls = _calls(request)
+            for call in calls:
                 self._called.setdefault(call, []).append(request.request_id)
-            self._costs[request.request_id] = self._cost(request)
+            self._costs[request.request_id] = request.priority / SCALE - self._aged(request)
+            for key in [self._early[call] for call in calls if call in self._early][:1]:
+                self._take(request, key)
         super().add_request(request)  # type: ignore[misc]
 
-    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+    def schedule(self, throttle_prefills: bool = False) -> Any:
         """Take in what was told, and now and then what was written; then as vLLM does."""
         scheduler: Any = self
         if self._inbox is not None and self._hear(self._inbox.read()):
@@ -78,7 +92,43 @@ class _LengthAware:
         if self._steps % LOOK_EVERY == 0:
             for request in scheduler.running:
                 request.priority = self._key_of_rest(request)
-        return super().schedule(*args, **kwargs)  # type: ignore[misc]
+        if self._srpt and not throttle_prefills:
+            self._give_way()
+        return super().schedule(throttle_prefills)  # type: ignore[misc]
+
+    def _give_way(self) -> None:
+        """Preempt the one with most left, where one with much less waits for a slot and fits.
+
+        One a step, and each request once. What has written most of its predicted length stays.
+        """
+        scheduler: Any = self
+        slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
+        full = len(scheduler.running) >= slots
+        if not full or scheduler.kv_holding_waiting or scheduler.pause_state != PauseState.UNPAUSED:
+            return
+        first = scheduler.waiting.peek_request() if scheduler.waiting else None
+        victim = max(filter(self._may_yield, scheduler.running), key=_key, default=None)
+        if first is None or victim is None or victim.priority - first.priority <= SCALE * MARGIN:
+            return
+        if first in scheduler.deferred_waiting or not self._fits(first):
+            return
+        # As vLLM's `reset_prefix_cache` does between two steps.
+        scheduler.running.remove(victim)
+        scheduler._preempt_request(victim, time.monotonic(), drop_stale_output=True)
+        scheduler.prev_step_scheduled_req_ids.discard(victim.request_id)
+
+    def _may_yield(self, request: Any) -> bool:
+        most = self._ratio * self._costs.get(request.request_id, 0.0)
+        return request.num_preemptions == 0 and bool(request.num_output_tokens <= most)
+
+    def _fits(self, request: Any) -> bool:
+        """Whether there are blocks for it, those of the one that gives way not counted."""
+        scheduler: Any = self
+        blocks = -(-request.num_tokens // scheduler.block_size)
+        needed = blocks * len(scheduler.kv_cache_config.kv_cache_groups)
+        manager = scheduler.kv_cache_manager
+        free = manager.block_pool.get_num_free_blocks() - manager.watermark_blocks
+        return bool(needed <= free)
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         request.priority = self._key_of_rest(request)
@@ -90,6 +140,8 @@ class _LengthAware:
             left = [own for own in self._called.pop(call, ()) if own != request.request_id]
             if left:
                 self._called[call] = left
+            else:
+                self._early.pop(call, None)  # a later call may have the same name
         return super()._free_request(request, *args, **kwargs)  # type: ignore[misc]
 
     def _hear(self, news: list[tuple[str, int]]) -> bool:
@@ -103,21 +155,26 @@ class _LengthAware:
                     self._early.popitem(last=False)
             for own in self._called.get(call, ()):
                 request = scheduler.requests[own]
-                request.priority = key
-                self._costs[own] = self._cost(request)
+                self._take(request, key)
                 moved |= request.status != RequestStatus.RUNNING
         return moved
 
     def _aged(self, request: Any) -> float:
         return self._aging * float(request.arrival_time - EPOCH_S)
 
-    def _cost(self, request: Any) -> float:
-        """The tokens that a key stands for."""
-        return float(request.priority / SCALE - self._aged(request))
+    def _take(self, request: Any, key: int) -> None:
+        """Give it another key, as far as its arrival allows: another call may have that name."""
+        cost = key / SCALE - self._aged(request)
+        self._costs[request.request_id] = min(max(cost, 0.0), self._cap)
+        request.priority = self._key_of_rest(request)
 
     def _key_of_rest(self, request: Any) -> int:
         left = self._costs.get(request.request_id, 0.0) - float(request.num_output_tokens)
         return round(SCALE * (max(left, 1.0) + self._aged(request)))
+
+
+def _key(request: Any) -> int:
+    return int(request.priority)
 
 
 def _calls(request: Any) -> list[str]:

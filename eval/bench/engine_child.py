@@ -1,0 +1,86 @@
+"""The process of `OfflineEngine`: an `LLM` that writes batches as long as it is told.
+
+Started as `python -m lengthpred.eval.bench.engine_child FD MODEL [vLLM's arguments]`. Jobs come in
+on stdin and times go out on FD, a JSON object a line.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from lengthpred.ordering import priority
+from lengthpred.serving.news import Outbox
+
+
+def main() -> None:
+    """Answer jobs until there are no more."""
+    answers = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+    engine = _engine(sys.argv[2:])
+    _tell(answers, {})
+    for line in sys.stdin:
+        _tell(answers, _run(engine, json.loads(line)))
+
+
+def _tell(answers: Any, told: dict[str, Any]) -> None:
+    answers.write(json.dumps(told) + "\n")
+    answers.flush()
+
+
+def _engine(arguments: list[str]) -> Any:
+    from vllm import LLM, EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    chosen = EngineArgs.from_cli_args(parser.parse_args(["--model", *arguments]))
+    chosen.scheduling_policy, chosen.disable_log_stats = "priority", False
+    return LLM.from_engine_args(chosen)
+
+
+def _run(engine: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Seconds from the moment when the last request is there."""
+    from vllm import SamplingParams
+
+    limits = [
+        SamplingParams(max_tokens=n, ignore_eos=True, temperature=0, detokenize=False)
+        for n in job["lengths"]
+    ]
+    # Our scheduler takes late keys as far as the time of arrival allows, so that all keys need one.
+    now = int(priority([0.0], [time.time()])[0])
+    keys = [now + key for key in job["keys"]]
+    done, over = [], threading.Event()
+    telling = threading.Thread(target=_tell_keys, args=(engine, job["late"], now, over))
+    telling.start()
+    try:
+        done = engine.generate(job["prompts"], limits, priority=keys, use_tqdm=False)
+    finally:
+        over.set()
+        telling.join()
+    begun = max(one.metrics.queued_ts for one in done)
+    return {
+        "first_token_s": [one.metrics.first_token_ts - begun for one in done],
+        "finish_s": [one.metrics.last_token_ts - begun for one in done],
+        "prompt_tokens": [len(one.prompt_token_ids) for one in done],
+        "preemptions": sum(one.metrics.num_preemptions for one in done),
+    }
+
+
+def _tell_keys(engine: Any, late: dict[str, Any] | None, now: int, over: threading.Event) -> None:
+    """Tell late keys to the scheduler, one after the other, until the batch is done."""
+    if late is None:
+        return
+    # An LLM numbers its requests.
+    first = engine.request_counter.counter
+    outbox = Outbox(Path(os.environ["LENGTHPRED_SOCKETS"]))
+    for request, key in zip(late["requests"], late["keys"], strict=True):
+        if over.wait(late["seconds"]):
+            break
+        outbox.tell(str(first + request), now + key)
+    outbox.close()
+
+
+if __name__ == "__main__":
+    main()

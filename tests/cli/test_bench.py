@@ -1,0 +1,38 @@
+"""What `lengthpred bench` refuses before anything is started."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.builders import synthetic_rows
+from tests.cli.commands import refused
+from tests.row_tables import write_rows
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "t.parquet", synthetic_rows(50))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--policy", "srpt", "--", "model"], "'srpt' is no policy of a server"),
+        (["--policy", "sjv", "--", "model"], "Did you mean 'sjf'?"),
+        (["--", "--max-num-seqs", "4"], "name the model"),
+        (["--", "model", "--port", "80"], "--port is chosen here"),
+        (["--", "model", "--served-model-name=x"], "--served-model-name is chosen here"),
+        (["--load", "1", "--rate", "2", "--", "model"], "give one of them"),
+        (["--scale", "0", "--", "model"], "--scale must be above 0"),
+        (["--arrivals", "trace", "--", "model"], "recorded arrivals cannot be sent"),
+        (["--arrivals", "rain", "--", "model"], "'rain' is no kind of arrivals"),
+    ],
+)
+def test_what_cannot_be_measured(table: Path, options: list[str], said: str) -> None:
+    assert said in refused("bench", "--data", table, *options)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_it_says_what_to_install(table: Path) -> None:
+    assert "pip install 'lengthpred[vllm]'" in refused("bench", "--data", table, "--", "model")
