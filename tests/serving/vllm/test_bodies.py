@@ -87,7 +87,8 @@ def test_slow_bodies_hold_no_more_than_is_allowed_and_nobody_up() -> None:
         assert {one.status for one in refused} == {429}
         # Those that were not refused are told of their clients' leaving, and nothing is kept.
         assert became.count(None) == 1001 - len(refused) and became[0] is None
-        assert 0 <= AT_ONCE * 64_000 - 60_000 * (became.count(None) - 1) < 80_000
+        # As many as fit are read; where some are done early, others come after them.
+        assert AT_ONCE - 2 <= became.count(None) - 1 < 100
         assert reader._bytes == 0 and not reader._held
 
     asyncio.run(check())
