@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from tests.serving.vllm.server import Running, running_server
 
 pytestmark = pytest.mark.vllm
 WAIT_S = 120.0
+# One for all, as making it takes so long that calls would arrive seconds apart; a connection each,
+# as several API servers share those out.
+CLIENT = httpx.Client(timeout=WAIT_S, headers={"connection": "close"})
 TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 # A small model else fills JSON with white space until its limit.
 TIGHT = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -103,7 +107,7 @@ def adapter(model: Path, folder: Path) -> Path:
 
 
 def post(server: Running, path: str, body: object) -> Any:
-    answer = httpx.post(f"{server.url}{path}", json=body, timeout=WAIT_S)
+    answer = CLIENT.post(f"{server.url}{path}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -119,9 +123,9 @@ def known(server: Running) -> float:
     return server.metric('lengthpred_true_lengths_total{result="known"}')
 
 
-def wait_until_known(server: Running, count: float) -> None:
+def wait_until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + WAIT_S
-    while known(server) < count:
+    while not true():
         assert time.monotonic() < end
         time.sleep(0.2)
 
@@ -131,7 +135,8 @@ def test_each_call_answers_and_its_length_comes_back(server: Running) -> None:
     with ThreadPoolExecutor(4) as pool:
         waiting = {name: pool.submit(post, server, *call) for name, call in CALLS.items()}
         answers = {name: call.result() for name, call in waiting.items()}
-    wait_until_known(server, before + sum(ANSWERS.get(name, 1) for name in CALLS))
+    told = before + sum(ANSWERS.get(name, 1) for name in CALLS)
+    wait_until(lambda: known(server) == told)
     assert server.metric("lengthpred_pending") == 0
     written = answers["JSON"]["choices"][0]["message"]["content"]
     assert json.loads(written).keys() == {"age"}
@@ -142,7 +147,8 @@ def test_so_does_each_that_streams(server: Running) -> None:
     streaming = ("chat", "several answers", "several prompts", "a tool", "messages", "response")
     for name in streaming:
         assert len(stream(server, *CALLS[name])) > 1
-    wait_until_known(server, before + sum(ANSWERS.get(name, 1) for name in streaming))
+    told = before + sum(ANSWERS.get(name, 1) for name in streaming)
+    wait_until(lambda: known(server) == told)
     assert server.metric('lengthpred_true_lengths_total{result="unknown"}') == 0
 
 
@@ -151,24 +157,33 @@ def test_short_ones_come_first(server: Running) -> None:
     done: list[int] = []
     models = ["smol", "tiny"] if _on(server, "--enable-lora") else ["smol"]
 
+    def body(length: int, model: str = "smol") -> dict[str, Any]:
+        return {"model": model, "prompt": "x", "max_tokens": length, "ignore_eos": True}
+
     def ask(length: int, model: str) -> None:
-        body = {"model": model, "prompt": "x", "max_tokens": length, "ignore_eos": True}
-        post(server, "/v1/completions", body)
+        post(server, "/v1/completions", body(length, model))
         done.append(length)
 
     before = known(server)
-    with ThreadPoolExecutor(16) as pool:
-        first = [pool.submit(ask, 150, "smol") for _ in range(2)]
-        end = time.monotonic() + WAIT_S
-        while server.metric("vllm:num_requests_running") < 2:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+    lines: list[Iterator[str]] = []
+    with ThreadPoolExecutor(16) as pool, ExitStack() as slots:
+        for _ in range(2):
+            long = {**body(900), "stream": True}
+            url = f"{server.url}/v1/completions"
+            told = slots.enter_context(httpx.stream("POST", url, json=long, timeout=WAIT_S))
+            lines.append(told.iter_lines())  # which must be kept: without, the stream is closed
+            next(lines[-1])  # it runs
+        placed = server.metric("lengthpred_calls_total") + len(LENGTHS)
         rest = [pool.submit(ask, n, models[i % len(models)]) for i, n in enumerate(LENGTHS)]
-        for call in (*first, *rest):
+        wait_until(lambda: server.metric("lengthpred_calls_total") == placed)
+        time.sleep(1)  # from there into vLLM's queue
+        assert not done
+        slots.close()
+        for call in rest:
             call.result()
-    done = [length for length in done if length != 150]
     assert tau(list(range(len(done))), done) > 0.8
-    wait_until_known(server, before + 2 + len(LENGTHS))
+    wait_until(lambda: known(server) == before + len(LENGTHS))
+    assert server.metric("lengthpred_pending") == 0  # nor are those that their clients left
 
 
 def test_all_of_it_was_switched_on(server: Running) -> None:
@@ -186,7 +201,8 @@ def test_all_of_it_was_switched_on(server: Running) -> None:
         ]
         assert texts[0] != texts[1]
         # Each API server predicted, and had lengths told.
-        ask = partial(post, server, "/v1/completions", {"model": "smol", "prompt": "a"})
+        small = {"model": "smol", "prompt": "a", "max_tokens": 2}
+        ask = partial(post, server, "/v1/completions", small)
         with ThreadPoolExecutor(8) as pool:
             for call in [pool.submit(ask) for _ in range(16)]:
                 call.result()

@@ -22,6 +22,8 @@ from tests.serving.vllm.server import Running, running_server
 pytestmark = pytest.mark.vllm
 KEY = {"Authorization": "Bearer secret"}
 WAIT_S = 120.0
+# One for all, as making it takes so long that calls would arrive seconds apart.
+CLIENT = httpx.Client(timeout=WAIT_S, headers={"connection": "close"})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def server(
 
 def post(server: Running, path: str, body: object, **headers: str) -> httpx.Response:
     told = KEY | {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(f"{server.url}{path}", json=body, headers=told, timeout=WAIT_S)
+    return CLIENT.post(f"{server.url}{path}", json=body, headers=told)
 
 
 def wait_for(true: Callable[[], Any]) -> None:
@@ -146,7 +148,8 @@ def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
     with httpx.stream(
         "POST", f"{server.url}/v1/completions", json=body, headers=KEY, timeout=60
     ) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # which must be kept: without, the stream is closed
+        next(lines)
         wait_for(lambda: server.metric("vllm:num_requests_running") == 1)
     # vLLM counts what runs after a step, and an idle engine makes none.
     small = {"model": "smol", "prompt": "x", "max_tokens": 1}
