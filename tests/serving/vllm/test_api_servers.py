@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server, saved_model
+from tests.serving.vllm.server import Running, running_server
 
 pytestmark = pytest.mark.vllm
 BOARD = Path(__file__).parents[3] / "docs/grafana.json"
@@ -20,11 +20,9 @@ WAIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    pytest.importorskip("vllm")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("servers")
     artifact = build("boosted").save(folder / "artifact")
-    model = saved_model(folder / "smol")
     more = ["--api-server-count", "2"]
     with running_server(artifact, model, folder / "log", more=more) as running:
         yield running
