@@ -7,6 +7,8 @@ import heapq
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ CONFIG = {
     "vocab_size": 32,
 }
 TOKEN = 7
+LEVEL = "VLLM_LOGGING_LEVEL"
 MOMENT_S = 1e-6
 
 
@@ -162,15 +165,14 @@ def make_scheduler(
     cls: the path of another class than vLLM's own. asynchronous: as vLLM schedules on a GPU.
     rank: of its engine among those that share the load.
     """
-    # What its modules say when they are imported is of devices that nobody asks for.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from lengthpred.serving.vllm.version import check_vllm
 
     check_vllm()
-    import torch
-    from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-    from vllm.v1.structured_output import StructuredOutputManager
+    with _quiet():
+        import torch
+        from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+        from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+        from vllm.v1.structured_output import StructuredOutputManager
 
     length = max(longest + 1, 2 * engine.block_size)
     settings = SchedulerConfig(
@@ -210,3 +212,15 @@ def make_scheduler(
         structured_output_manager=StructuredOutputManager(config),
         block_size=engine.block_size,
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While vLLM is imported: what it says then is of devices that nobody asks for."""
+    ours = LEVEL not in os.environ
+    os.environ.setdefault(LEVEL, "ERROR")
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ[LEVEL]
