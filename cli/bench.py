@@ -1,15 +1,12 @@
 """`lengthpred bench`: orders compared end to end on a real vLLM."""
 
-import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from lengthpred.cli.console import print_json, stderr, stdout, steps
+from lengthpred.cli.console import steps
 from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import load_all, parse_numbers, sort_out
 from lengthpred.errors import SettingsError
@@ -142,8 +139,7 @@ def bench_command(
         check_policies,
         notes_of,
     )
-    from lengthpred.cli.report import write_report_or_say
-    from lengthpred.cli.simulation_table import print_simulation
+    from lengthpred.cli.report import tell_simulation
     from lengthpred.cli.sqlm_fig1 import Given, check_experiment, run_experiment
     from lengthpred.data.table import Table
     from lengthpred.data.tokens import load_counter
@@ -151,9 +147,9 @@ def bench_command(
     from lengthpred.eval.bench.offline import bench_offline
     from lengthpred.eval.bench.online import Fleet, bench_server
     from lengthpred.eval.bench.requests import name_of_model, rows_to_send
-    from lengthpred.eval.output import Document, check_out, write_results
-    from lengthpred.eval.replay.settings import SimulationSettings
-    from lengthpred.eval.sqlm_fig1.setting import REAL, Fig1Settings
+    from lengthpred.eval.output import check_out
+    from lengthpred.eval.replay.settings import OFFLINE, SERVER, SimulationSettings
+    from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
     from lengthpred.ordering import OrderingSettings
     from lengthpred.serving.vllm.launch import check_vllm
 
@@ -168,7 +164,7 @@ def bench_command(
     settings = SimulationSettings(
         requests=requests,
         draws=draws,
-        engine="vllm-offline" if offline else "vllm-server",
+        engine=OFFLINE if offline else SERVER,
         arrivals=("burst",) if offline else tuple(part.strip() for part in arrivals.split(",")),
         loads=LOADS if load is None else parse_numbers(load, "--load"),
         rates=() if rate is None else parse_numbers(rate, "--rate"),
@@ -191,7 +187,7 @@ def bench_command(
         ratios = (0.0, 0.5, 0.8) if ood_ratio is None else tuple(parse_ratios(ood_ratio))
         run_experiment(
             Given(data, samples, hold_out, recipe, out, seed, force, as_json),
-            Fig1Settings(ratios=ratios, engines=(REAL,), requests=requests, draws=draws),
+            Fig1Settings(ratios=ratios, engines=(OFFLINE,), requests=requests, draws=draws),
             name="bench",
             prepare=fit,
             runs=lambda folds, chosen, strata, tell: run_on_engine(
@@ -230,17 +226,12 @@ def bench_command(
             )
             simulation = bench_server(fleet, rows, policies, settings, seed=seed, on_progress=tell)
     simulation.notes.extend(notes_of(read, rows, scale, arguments))
-    document = Document(
-        f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, simulation.results
+    tell_simulation(
+        simulation,
+        table.fingerprint,
+        name="bench",
+        seed=seed,
+        out=out,
+        force=force,
+        as_json=as_json,
     )
-    if as_json:
-        print_json(document.as_json())
-    else:
-        print_simulation(simulation.results, stdout)
-    console = stderr if as_json else stdout
-    for note in simulation.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    if out is not None:
-        for path in write_results(document, out, force=force, name="bench"):
-            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
-        write_report_or_say(out, document, console, simulation=simulation)

@@ -1,11 +1,14 @@
 """Writes the report beside other results."""
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from lengthpred.cli.console import print_json, stderr, stdout
 from lengthpred.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -15,7 +18,39 @@ if TYPE_CHECKING:
     from lengthpred.eval.output import Document
     from lengthpred.eval.simulate import Simulation
 
-__all__ = ["write_or_say", "write_report_or_say"]
+__all__ = ["tell_simulation", "write_or_say", "write_report_or_say"]
+
+
+def tell_simulation(
+    simulation: "Simulation",
+    sha256: str,
+    *,
+    name: str,
+    seed: int,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Print a simulation and its notes, and write results and report where `out` is given.
+
+    sha256: of its table. name: of the files of results.
+    """
+    from lengthpred.cli.simulation_table import print_simulation
+    from lengthpred.eval.output import Document, write_results
+
+    command = f"lengthpred {shlex.join(sys.argv[1:])}"
+    document = Document(command, sha256, seed, simulation.results)
+    if as_json:
+        print_json(document.as_json())
+    else:
+        print_simulation(simulation.results, stdout)
+    console = stderr if as_json else stdout
+    for note in simulation.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if out is not None:
+        for path in write_results(document, out, force=force, name=name):
+            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        write_report_or_say(out, document, console, simulation=simulation)
 
 
 def write_report_or_say(

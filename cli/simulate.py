@@ -1,15 +1,12 @@
 """`lengthpred simulate`: what predictors mean for a queue."""
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from lengthpred.cli.console import print_json, stderr, stdout, steps
+from lengthpred.cli.console import steps
 from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import (
     check_options,
@@ -207,11 +204,10 @@ def simulate_command(
 
     Shows what a predictor is worth to a server: latency, throughput, and who pays.
     """
-    from lengthpred.cli.report import write_report_or_say
-    from lengthpred.cli.simulation_table import print_simulation
+    from lengthpred.cli.report import tell_simulation
     from lengthpred.cli.sqlm_fig1 import Given, check_experiment, run_experiment
     from lengthpred.data.table import Table
-    from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.output import check_out
     from lengthpred.eval.replay.draws import check_recorded
     from lengthpred.eval.replay.settings import SimulationSettings
     from lengthpred.eval.replay.step_time import PRESET
@@ -286,17 +282,12 @@ def simulate_command(
             seed=seed,
             on_progress=on_progress,
         )
-    document = Document(
-        f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, simulation.results
+    tell_simulation(
+        simulation,
+        table.fingerprint,
+        name="simulate",
+        seed=seed,
+        out=out,
+        force=force,
+        as_json=as_json,
     )
-    if as_json:
-        print_json(document.as_json())
-    else:
-        print_simulation(simulation.results, stdout)
-    console = stderr if as_json else stdout
-    for note in simulation.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    if out is not None:
-        for path in write_results(document, out, force=force, name="simulate"):
-            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
-        write_report_or_say(out, document, console, simulation=simulation)

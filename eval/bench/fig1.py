@@ -15,6 +15,7 @@ from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.draws import Drawn, draw
 from lengthpred.eval.replay.order import Order
 from lengthpred.eval.replay.scenarios import Scenario
+from lengthpred.eval.replay.settings import OFFLINE
 from lengthpred.eval.replay.workload import Workload
 from lengthpred.eval.sqlm_fig1.arms import (
     ARMS,
@@ -27,7 +28,7 @@ from lengthpred.eval.sqlm_fig1.arms import (
     order_of,
     results_of,
 )
-from lengthpred.eval.sqlm_fig1.setting import REAL, Fig1Result, Fig1Settings, Fold
+from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings, Fold
 
 __all__ = ["run_on_engine"]
 
@@ -66,7 +67,7 @@ def run_on_engine(
                 limit = settings.sum_limits[0]
                 drawn = draw(fold.rows, settings.requests, rng, sum_limit=limit, ood_ratio=ratio)
                 batch = _Batch(engine, drawn, known_of(fold, drawn), settings, scale)
-                place = Place(REAL, "burst", limit, Scenario("burst", None, None, ratio))
+                place = Place(OFFLINE, "burst", limit, Scenario("burst", None, None, ratio))
                 # fcfs first, since it tells how much slower the machine is.
                 for i in (0, *(1 + rng.permutation(len(arms) - 1))):
                     report(f"{arms[i].policy} {arms[i].predictor or ''}".strip(), done, total)

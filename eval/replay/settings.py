@@ -9,9 +9,17 @@ from lengthpred.eval.replay.arrivals import ARRIVALS, BURSTINESS
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.ordering import OrderingSettings
 
-__all__ = ["ENGINES", "PREDICTION_TIMES", "REAL_ENGINES", "SimulationSettings"]
+__all__ = [
+    "ENGINES",
+    "OFFLINE",
+    "PREDICTION_TIMES",
+    "REAL_ENGINES",
+    "SERVER",
+    "SimulationSettings",
+]
 
-REAL_ENGINES = ("vllm-server", "vllm-offline")  # not replayed: see `lengthpred.eval.bench`
+SERVER, OFFLINE = "vllm-server", "vllm-offline"
+REAL_ENGINES = (SERVER, OFFLINE)  # not replayed: see `lengthpred.eval.bench`
 ENGINES = ("continuous", "gang", "slices", "vllm", *REAL_ENGINES)
 PREDICTION_TIMES = ("charge", "hide")
 

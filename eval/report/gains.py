@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import log
 
 from lengthpred.eval.replay.arms import Arm, control_of
-from lengthpred.eval.replay.settings import REAL_ENGINES
+from lengthpred.eval.replay.settings import REAL_ENGINES, SERVER
 from lengthpred.eval.report.lookup import Replays, Scenario
 from lengthpred.eval.report.tables import arrivals_name, scenario_name
 from lengthpred.eval.report.words import change, listed, number, percent
@@ -53,7 +53,7 @@ def judge_simulation(simulation: Simulation) -> list[str]:
 def _engine(simulation: Simulation) -> str:
     settings = simulation.settings
     if settings.engine in REAL_ENGINES:
-        return "vLLM's server" if settings.engine == "vllm-server" else "vLLM, as fixed batches"
+        return "vLLM's server" if settings.engine == SERVER else "vLLM, as fixed batches"
     kind = "engine" if settings.engine == "continuous" else f"engine ({settings.engine})"
     assumed = "; what it assumes is in the notes" if simulation.notes else ""
     return f"a replayed {kind} of {settings.hardware.slots:,} slots{assumed}"

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from lengthpred.eval.replay.settings import OFFLINE
 from lengthpred.eval.sqlm_fig1.setting import (
     PUBLISHED_GAIN,
     PUBLISHED_SLM_S,
-    REAL,
     Fig1Result,
     Fig1Settings,
 )
@@ -13,7 +13,7 @@ from lengthpred.eval.sqlm_fig1.setting import (
 __all__ = ["Found", "read_fig1"]
 
 Key = tuple[str, str, int, float, str, str | None, str | None, str]
-ENGINES = {"continuous": "continuous batching", "gang": "gang batches", REAL: "vLLM itself"}
+ENGINES = {"continuous": "continuous batching", "gang": "gang batches", OFFLINE: "vLLM itself"}
 
 
 class Found:
@@ -183,9 +183,11 @@ def _gate(found: Found) -> Iterator[str]:
 
 def _differences(settings: Fig1Settings, held_out: Sequence[Sequence[str]]) -> Iterator[str]:
     held = "; ".join(" + ".join(names) for names in held_out)
+    real = OFFLINE in settings.engines
+    scaled = ", and scaled by what the machine takes" if real else ""
     engine = (
         "vLLM with a small model on this machine, answers forced to recorded lengths"
-        if REAL in settings.engines
+        if real
         else "a replay with a 7B model's step times on two L40S by roofline"
     )
     yield (
@@ -200,7 +202,7 @@ def _differences(settings: Fig1Settings, held_out: Sequence[Sequence[str]]) -> I
     yield (
         "The small model's time is that published for a request that it is asked for "
         f"({1e3 * settings.slm_s:.0f} ms, one after the other, on hardware of its own), not "
-        f"measured{', and scaled by what the machine takes' if REAL in settings.engines else ''}."
+        f"measured{scaled}."
     )
 
 

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from lengthpred.data.table import Rows
 from lengthpred.distribution import LengthDistribution
 from lengthpred.errors import SettingsError
+from lengthpred.eval.replay.settings import OFFLINE
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.models.cascade import Cascade
 
-__all__ = ["PUBLISHED_GAIN", "PUBLISHED_SLM_S", "REAL", "Fig1Result", "Fig1Settings", "Fold"]
-
-REAL = "vllm-offline"  # not replayed: see `lengthpred.eval.bench.fig1`
+__all__ = ["PUBLISHED_GAIN", "PUBLISHED_SLM_S", "Fig1Result", "Fig1Settings", "Fold"]
 
 # S-QLM against QLM in tokens a second of LLM time, by OOD ratio; at 0 with the SLM on every query.
 PUBLISHED_GAIN = {0.0: 0.988, 0.5: 1.097, 0.8: 1.115}
@@ -74,7 +73,7 @@ class Fig1Settings:
         if self.draws < 1 or self.requests < 1:
             raise SettingsError("the experiment needs 1 draw and 1 request or more")
         for engine in self.engines:
-            if engine not in ("continuous", "gang", REAL):
+            if engine not in ("continuous", "gang", OFFLINE):
                 raise SettingsError(
                     f"the experiment runs on the engines continuous and gang, not on '{engine}'"
                 )

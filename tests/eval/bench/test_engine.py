@@ -13,8 +13,8 @@ from lengthpred.eval.bench.online import Fleet, bench_server
 from lengthpred.eval.bench.plan import STOCK_ARM
 from lengthpred.eval.bench.requests import rows_to_send
 from lengthpred.eval.replay.arms import Arm
-from lengthpred.eval.replay.settings import SimulationSettings
-from lengthpred.eval.sqlm_fig1.setting import REAL, Fig1Settings
+from lengthpred.eval.replay.settings import OFFLINE, SimulationSettings
+from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
 from lengthpred.models.boosted import Boosted
 from lengthpred.ordering import EPOCH_S, priority
 from tests.builders import build, synthetic_rows
@@ -94,9 +94,9 @@ def test_batches_and_the_published_experiment(model: Path) -> None:
     found = bench_offline({}, rows, ["longest-first"], settings, [str(model), *TWO_SLOTS])
     values = {(r.policy, r.predictor, r.metric): r.value for r in found.results}
     assert values["longest-first", "oracle", "mean_e2el_ms_vs_fcfs"] > 0.5
-    chosen = Fig1Settings(ratios=(0.5,), engines=(REAL,), requests=8, draws=1)
+    chosen = Fig1Settings(ratios=(0.5,), engines=(OFFLINE,), requests=8, draws=1)
     results = run_on_engine([make_fold()], chosen, [str(model), *TWO_SLOTS], scale=0.02)
     arms = {(r.policy, r.predictor, r.slm) for r in results}
     assert ("sjf", "sqlm", "hidden") in arms and ("sjf", "sqlm-all", "added") in arms
     assert len(arms) == 12
-    assert all(r.engine == REAL and r.sum_limit == 2024 for r in results)
+    assert all(r.engine == OFFLINE and r.sum_limit == 2024 for r in results)
