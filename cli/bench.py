@@ -1,5 +1,7 @@
 """`lengthpred bench`: orders compared end to end on a real vLLM."""
 
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench_command(
+    context: typer.Context,
     arguments: Annotated[
         list[str],
         typer.Argument(metavar="-- MODEL [VLLM ARGUMENTS]", help="As for `vllm serve`."),
@@ -136,6 +139,7 @@ def bench_command(
         artifacts_of,
         asked_of,
         check_arguments,
+        check_options,
         check_policies,
         notes_of,
     )
@@ -153,6 +157,7 @@ def bench_command(
     from lengthpred.ordering import OrderingSettings
     from lengthpred.serving.vllm.launch import check_vllm
 
+    check_options(context, experiment=experiment is not None, offline=offline)
     if load is not None and rate is not None:
         raise SettingsError("--load and --rate say the same in two ways: give one of them")
     if not scale > 0:
@@ -175,6 +180,8 @@ def bench_command(
     if "trace" in settings.arrivals:
         raise SettingsError("recorded arrivals cannot be sent: choose burst, poisson or bursty")
     check_vllm()
+    # A kill ends what is started here, too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tokens = tokenizer or arguments[0]
     fit = partial(
         rows_to_send,

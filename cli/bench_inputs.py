@@ -5,15 +5,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lengthpred.cli.named import is_control, labels
+from lengthpred.cli.options import refuse_unused
 from lengthpred.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
+    from typer import Context
+
     from lengthpred.data.table import Rows
 
-__all__ = ["artifacts_of", "asked_of", "check_arguments", "check_policies", "notes_of"]
+__all__ = [
+    "artifacts_of",
+    "asked_of",
+    "check_arguments",
+    "check_options",
+    "check_policies",
+    "notes_of",
+]
 
 CACHING, NO_CACHING = "--enable-prefix-caching", "--no-enable-prefix-caching"
 SET_HERE = ("--host", "--port", "--uds", "--served-model-name", "--api-key")
+# Options that one kind of run looks at alone.
+EXPERIMENTS_OWN = ("samples", "hold_out", "recipe")
+SERVERS_OWN = ("arrivals", "load", "rate", "burstiness", "deadline_ms", "hold_ms", "scheduler")
+COMPARISONS_OWN = (
+    *("predictor", "policy", "train_data", "max_output_tokens", "max_rows"),
+    *("max_overtake_s", "prefill_weight"),
+)
+
+
+def check_options(context: "Context", *, experiment: bool, offline: bool) -> None:
+    """Raise SettingsError for an option that would have no effect."""
+    if experiment:
+        why = "the experiment sets that itself"
+        refuse_unused(context, {*SERVERS_OWN, *COMPARISONS_OWN}, why)
+        return
+    refuse_unused(context, EXPERIMENTS_OWN, "it needs --experiment")
+    if offline:
+        refuse_unused(context, SERVERS_OWN, "--offline runs fixed batches without a server")
 
 
 def check_policies(policies: Sequence[str]) -> None:

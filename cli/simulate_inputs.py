@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lengthpred.cli.named import is_control, labels, load_named
+from lengthpred.cli.options import is_given, refuse_unused
 from lengthpred.errors import ArtifactError, DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -34,27 +35,20 @@ IN_BOTH = (
 
 def check_options(context: "Context", experiment: bool) -> None:
     """Raise SettingsError for an option that would have no effect."""
-    for name in context.params:
-        if name in IN_BOTH or not _is_given(context, name):
-            continue
-        if experiment != (name in EXPERIMENTS_OWN):
-            option = {"more": "a name"}.get(name, f"--{name.replace('_', '-')}")
-            why = "the experiment sets that itself" if experiment else "it needs --experiment"
-            raise SettingsError(f"{option} has no effect here, {why}: leave it out")
+    if experiment:
+        others = set(context.params) - {*EXPERIMENTS_OWN, *IN_BOTH}
+        refuse_unused(context, others, "the experiment sets that itself")
+    else:
+        refuse_unused(context, EXPERIMENTS_OWN, "it needs --experiment")
 
 
 def check_ratio(context: "Context", policies: list[str]) -> None:
     """Raise SettingsError for a preemption ratio where no policy looks at it."""
-    if _is_given(context, "preemption_ratio") and "srpt" not in policies:
+    if is_given(context, "preemption_ratio") and "srpt" not in policies:
         raise SettingsError(
             f"--preemption-ratio is for the policy srpt, not for {', '.join(policies)}: leave it "
             "out, or add --policy srpt"
         )
-
-
-def _is_given(context: "Context", name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def sort_out(

@@ -66,11 +66,18 @@ def over_ray(
             num_cpus=1,
             num_gpus=gpus or None,
         )
-        for row in answers.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, LengthPredError):
-                raise result
-            yield row["number"], result
+        found = iter(answers.iter_rows())
+        try:
+            for row in found:
+                result = pickle.loads(row["result"])
+                if isinstance(result, LengthPredError):
+                    raise result
+                yield row["number"], result
+        finally:
+            # What is still running ends before Ray does: it would otherwise ask Ray for more, or
+            # start another. A generator that an error's traceback refers to ends at no set time.
+            with _silent():
+                found.close()
 
 
 def in_order(results: Iterable[tuple[int, Any]]) -> Iterator[Any]:

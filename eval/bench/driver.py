@@ -1,15 +1,13 @@
 """`vllm bench serve`, as it is: it sends requests to a server and takes the times."""
 
 import json
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lengthpred.errors import BackendError
+from lengthpred.eval.bench.child import Child
 from lengthpred.eval.bench.served import Served
 from lengthpred.eval.bench.server import tail
 from lengthpred.eval.replay.draws import Drawn
@@ -18,21 +16,26 @@ from lengthpred.serving.vllm.middleware import ARM_HEADER
 
 __all__ = ["Driver"]
 
-TOOL = (sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "bench", "serve")
+TOOL, LOG = "lengthpred.eval.bench.client_child", "bench.log"
 
 
-@dataclass(frozen=True)
-class Driver:
-    """Sends draws to the server at `url`.
+class Driver(Child):
+    """Sends draws to the server at `url`, while it is entered.
 
     model, tokenizer  the served name, and where its tokenizer lies
     folder            for what it is given and what it says
+
+    Raises BackendError where the tool does not start.
     """
 
-    url: str
-    model: str
-    tokenizer: str
-    folder: Path
+    def __init__(self, url: str, model: str, tokenizer: str, folder: Path) -> None:
+        self._folder = folder
+        fixed = ["--backend", "openai", "--endpoint", "/v1/completions", "--base-url", url]
+        fixed += ["--model", model, "--tokenizer", tokenizer, "--dataset-name", "custom"]
+        fixed += ["--disable-shuffle", "--skip-chat-template", "--custom-output-len", "-1"]
+        fixed += ["--ignore-eos", "--temperature", "0", "--disable-tqdm"]
+        fixed += ["--save-result", "--save-detailed", "--result-dir", str(folder)]
+        super().__init__(TOOL, "`vllm bench serve`", fixed, folder / LOG)
 
     def run(
         self,
@@ -50,26 +53,17 @@ class Driver:
         seed has the same arrivals. Answers are as long as drawn. Raises BackendError where the tool
         or a request fails.
         """
-        data, result = self.folder / "requests.jsonl", self.folder / "result.json"
+        data, result = self._folder / "requests.jsonl", self._folder / "result.json"
         _write(drawn, data)
         result.unlink(missing_ok=True)
-        command = [*TOOL, *("--backend", "openai", "--endpoint", "/v1/completions")]
-        command += ["--base-url", self.url, "--model", self.model, "--tokenizer", self.tokenizer]
-        command += ["--dataset-name", "custom", "--dataset-path", str(data), "--disable-shuffle"]
-        command += ["--custom-output-len", "-1", "--skip-chat-template", "--ignore-eos"]
-        command += ["--num-prompts", str(len(drawn.numbers)), "--seed", str(seed)]
-        command += ["--request-rate", "inf" if rate is None else f"{rate:.9g}"]
-        command += ["--burstiness", f"{burstiness:g}", "--request-id-prefix", f"{ids}-"]
-        command += ["--header", f"{ARM_HEADER.decode()}={arm}", "--temperature", "0"]
-        command += ["--disable-tqdm", "--save-result", "--save-detailed"]
-        command += ["--result-dir", str(self.folder), "--result-filename", result.name]
-        log = self.folder / "bench.log"
-        with log.open("wb") as out:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-            )
-        if done.returncode or not result.exists():
-            raise BackendError(f"`vllm bench serve` failed{tail(log)}")
+        arguments = ["--dataset-path", str(data), "--num-prompts", str(len(drawn.numbers))]
+        arguments += ["--seed", str(seed), "--burstiness", f"{burstiness:g}"]
+        arguments += ["--request-rate", "inf" if rate is None else f"{rate:.9g}"]
+        arguments += ["--request-id-prefix", f"{ids}-", "--result-filename", result.name]
+        arguments += ["--header", f"{ARM_HEADER.decode()}={arm}"]
+        self.ask({"arguments": arguments})
+        if not result.exists():
+            raise BackendError(f"`vllm bench serve` failed{tail(self._folder / LOG)}")
         return _served(json.loads(result.read_text("utf-8")), drawn)
 
 

@@ -1,33 +1,20 @@
-"""The process of `OfflineEngine`: an `LLM` that writes batches as long as it is told.
+"""The process of `OfflineEngine`: an `LLM` that writes batches as long as it is told."""
 
-Started as `python -m lengthpred.eval.bench.engine_child FD MODEL [vLLM's arguments]`. Jobs come in
-on stdin and times go out on FD, a JSON object a line.
-"""
-
-import json
 import os
-import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lengthpred.eval.bench.child import answer_jobs
 from lengthpred.ordering import priority
 from lengthpred.serving.news import Outbox
 
 
 def main() -> None:
-    """Answer jobs until there are no more."""
-    answers = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
-    engine = _engine(sys.argv[2:])
-    _tell(answers, {})
-    for line in sys.stdin:
-        _tell(answers, _run(engine, json.loads(line)))
-
-
-def _tell(answers: Any, told: dict[str, Any]) -> None:
-    answers.write(json.dumps(told) + "\n")
-    answers.flush()
+    """Write the batch of each job; its arguments are the model and what else vLLM takes."""
+    answer_jobs(lambda arguments: partial(_run, _engine(arguments)))
 
 
 def _engine(arguments: list[str]) -> Any:

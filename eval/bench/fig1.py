@@ -67,6 +67,9 @@ def run_on_engine(
                 limit = settings.sum_limits[0]
                 drawn = draw(fold.rows, settings.requests, rng, sum_limit=limit, ood_ratio=ratio)
                 batch = _Batch(engine, drawn, known_of(fold, drawn), settings, scale)
+                if not done:
+                    report("warming up", 0, 0)
+                    batch.run(FCFS)  # not counted
                 place = Place(OFFLINE, "burst", limit, Scenario("burst", None, None, ratio))
                 # fcfs first, since it tells how much slower the machine is.
                 for i in (0, *(1 + rng.permutation(len(arms) - 1))):

@@ -1,24 +1,17 @@
 """Fixed batches on a real engine: vLLM's `LLM.generate`, in a process that is kept for all."""
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
 
 from lengthpred.base import IntArray, Predictor
 from lengthpred.data.table import Rows
-from lengthpred.errors import BackendError
+from lengthpred.eval.bench.child import Child
 from lengthpred.eval.bench.plan import Key, Plan, make_plan
 from lengthpred.eval.bench.served import BENCH_COMPARED, Served, measure_served
-from lengthpred.eval.bench.server import tail
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.scenarios import Scenario
 from lengthpred.eval.replay.settings import SimulationSettings
@@ -29,6 +22,7 @@ from lengthpred.serving.vllm.launch import scheduler_class
 
 __all__ = ["LateKeys", "OfflineEngine", "bench_offline"]
 
+CHILD = "lengthpred.eval.bench.engine_child"
 Progress = Callable[[str, int, int], None]
 
 
@@ -41,7 +35,7 @@ class LateKeys:
     seconds: float
 
 
-class OfflineEngine:
+class OfflineEngine(Child):
     """An `LLM` in a process of its own, while it is entered.
 
     arguments  the model and what else `vllm serve` takes
@@ -52,40 +46,13 @@ class OfflineEngine:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path, *, hears: bool = False) -> None:
-        self._arguments, self._log, self._hears = list(arguments), log, hears
-
-    def __enter__(self) -> Self:
         # In one process the whole batch is there before the first step.
-        environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-        if self._hears:
-            environment["LENGTHPRED_SOCKETS"] = str(self._log.parent)
-            self._arguments += ["--scheduler-cls", scheduler_class(self._arguments)]
-        ours, theirs = os.pipe()
-        command = [sys.executable, "-P", "-m", "lengthpred.eval.bench.engine_child", str(theirs)]
-        with self._log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [*command, *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-                pass_fds=[theirs],
-                env=environment,
-                text=True,
-            )
-        os.close(theirs)
-        self._answers = os.fdopen(ours, encoding="utf-8")
-        self._hear()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
+        variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        arguments = list(arguments)
+        if hears:
+            variables["LENGTHPRED_SOCKETS"] = str(log.parent)
+            arguments += ["--scheduler-cls", scheduler_class(arguments)]
+        super().__init__(CHILD, "the engine", arguments, log, variables)
 
     def run(
         self,
@@ -98,29 +65,16 @@ class OfflineEngine:
 
         Keys, also late ones, are those of `lengthpred.ordering.priority` for an arrival at EPOCH_S.
         """
-        assert self._process.stdin is not None
         job = {
             "prompts": list(prompts),
             "lengths": lengths.tolist(),
             "keys": list(keys),
             "late": None if late is None else asdict(late),
         }
-        try:
-            self._process.stdin.write(json.dumps(job) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            pass  # it is gone, and its log says why
-        told = self._hear()
+        told = self.ask(job)
         first, last = (np.array(told[name], np.float64) for name in ("first_token_s", "finish_s"))
         work = Workload(np.zeros(len(first)), np.array(told["prompt_tokens"]), lengths)
         return Served(work, first, last, told["preemptions"])
-
-    def _hear(self) -> dict[str, Any]:
-        line = self._answers.readline()
-        if not line:
-            raise BackendError(f"the engine ended{tail(self._log)}")
-        told: dict[str, Any] = json.loads(line)
-        return told
 
 
 def bench_offline(
@@ -136,8 +90,9 @@ def bench_offline(
     """Run fixed batches drawn from `rows` in the order of each policy and predictor.
 
     The arms are those of `simulate`, each with the same batches, in an order drawn anew for each
-    draw. Keys are there before the batch begins: the time of predictions is not in it. Raises
-    DataError for no rows, BackendError where the engine fails, SettingsError for an unknown policy.
+    draw; a first batch, which is not counted, warms the engine up. Keys are there before the batch
+    begins: the time of predictions is not in it. Raises DataError for no rows, BackendError where
+    the engine fails, SettingsError for an unknown policy.
     """
     plan = make_plan(predictors, rows, policies, settings, seed=seed)
     report = on_progress or (lambda what, done, total: None)
@@ -152,6 +107,8 @@ def bench_offline(
         tempfile.TemporaryDirectory(prefix="lengthpred-bench-") as folder,
         OfflineEngine(arguments, Path(folder, "engine.log")) as engine,
     ):
+        report("warming up", 0, 0)
+        _run(engine, plan, plan.arms[0], next(iter(plan.drawn)), settings)
         for ratio, number in sorted(plan.drawn, key=lambda key: key[1]):
             key = ratio, number
             for i in rng.permutation(len(plan.arms)):

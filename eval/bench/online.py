@@ -74,8 +74,11 @@ def bench_server(
         folder = Path(name)
         options = [*fleet.options, "--arms", str(plan.write_arms(folder, fleet.artifacts))]
         artifact = next(iter(fleet.artifacts.values()), "default")
-        with running_server(artifact, fleet.arguments, options, folder / "server.log") as server:
-            driver = Driver(server.url, fleet.model, fleet.tokenizer, folder)
+        log = folder / "server.log"
+        with (
+            running_server(artifact, fleet.arguments, options, log) as server,
+            Driver(server.url, fleet.model, fleet.tokenizer, folder) as driver,
+        ):
             bench = _Bench(settings, plan, server, driver, seed, on_progress)
             measured = bench.run()
     results = list(compare_arms(settings.engine, measured, BENCH_COMPARED))

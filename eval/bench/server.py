@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lengthpred.errors import BackendError, SettingsError, require
+from lengthpred.errors import BackendError, require
 
 __all__ = ["RunningServer", "running_server", "tail"]
 
@@ -53,12 +53,10 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """`lengthpred serve ARTIFACT OPTIONS -- ARGUMENTS` until the block ends, on a free port.
 
-    arguments: the model and what else `vllm serve` takes. variables: of the environment, beside
-    this process' own. Raises BackendError, with the end of its log, where it does not start, and
-    SettingsError for an address among the arguments.
+    arguments: the model and what else `vllm serve` takes, without an address. variables: of the
+    environment, beside this process' own. Raises BackendError, with the end of its log, where it
+    does not start.
     """
-    if any(one.partition("=")[0] in ("--host", "--port", "--uds") for one in arguments):
-        raise SettingsError("--host and --port are chosen here: leave them out")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lengthpred.data.table import Rows
+from lengthpred.errors import SettingsError
 from lengthpred.eval.replay.arrivals import arrive, recorded
 from lengthpred.eval.replay.batches import replay_batches
 from lengthpred.eval.replay.continuous import replay_continuous
 from lengthpred.eval.replay.draws import Drawn, draw, draw_recorded
 from lengthpred.eval.replay.order import Order
-from lengthpred.eval.replay.settings import SimulationSettings
+from lengthpred.eval.replay.settings import REAL_ENGINES, SimulationSettings
 from lengthpred.eval.replay.workload import Trace, Workload
 
 __all__ = ["Scenario", "make_scenarios", "make_workload", "replay"]
@@ -83,7 +84,12 @@ def make_workload(
 
 
 def replay(settings: SimulationSettings, work: Workload, order: Order) -> Trace:
-    """Run the requests on the engine that is asked for."""
+    """Run the requests on the engine that is asked for; raises SettingsError for a real one."""
+    if settings.engine in REAL_ENGINES:
+        raise SettingsError(
+            f"'{settings.engine}' is measured, not replayed: use lengthpred bench, or the functions "
+            "of lengthpred.eval.bench"
+        )
     if settings.engine == "continuous":
         return replay_continuous(work, order, settings.hardware)
     if settings.engine == "vllm":

@@ -27,6 +27,17 @@ def table(tmp_path: Path) -> Path:
         (["--scale", "0", "--", "model"], "--scale must be above 0"),
         (["--arrivals", "trace", "--", "model"], "recorded arrivals cannot be sent"),
         (["--arrivals", "rain", "--", "model"], "'rain' is no kind of arrivals"),
+        (["--samples", "s", "--", "model"], "--samples has no effect here, it needs --experiment"),
+        (["--offline", "--load", "1", "--", "model"], "--load has no effect here, --offline runs"),
+        (["--offline", "--scheduler", "--", "model"], "--scheduler has no effect here"),
+        (
+            ["--experiment", "sqlm-fig1", "--policy", "sjf", "--", "model"],
+            "--policy has no effect here, the experiment sets that itself",
+        ),
+        (
+            ["--experiment", "sqlm-fig1", "--hold-ms", "5", "--", "model"],
+            "--hold-ms has no effect here",
+        ),
     ],
 )
 def test_what_cannot_be_measured(table: Path, options: list[str], said: str) -> None:

@@ -210,7 +210,7 @@ def test_ray_makes_the_same_table(table: Path) -> None:
     code, out, err = lengthpred(*asked, apart=True)
     # Ray may tell stdout of an actor that it ended itself.
     own = [line for line in out.splitlines() if "(raylet)" not in line]
-    assert code == 2 and not own and "Traceback" not in err
+    assert (code, own) == (2, []) and "Traceback" not in err, err
     assert err.endswith(f"{table.with_name('s.parquet')} has no rows of the model 'large'\n")
     assert names(table.parent) == {"o.parquet", "r.parquet"}
 

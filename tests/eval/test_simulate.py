@@ -10,7 +10,7 @@ import pytest
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError, SettingsError
 from lengthpred.eval.replay.arms import Arm
-from lengthpred.eval.replay.settings import SimulationSettings
+from lengthpred.eval.replay.settings import REAL_ENGINES, SimulationSettings
 from lengthpred.eval.replay.step_time import StepTime
 from lengthpred.eval.replay.workload import Engine
 from lengthpred.eval.simulate import Simulation, simulate
@@ -296,6 +296,9 @@ def test_what_cannot_be_is_refused() -> None:
     for wrong in ({"engine": "gnag"}, {"prediction": "hid"}, {"arrivals": ("brust",)}):
         with pytest.raises(SettingsError, match="is no "):
             run(**wrong)
+    for real in REAL_ENGINES:
+        with pytest.raises(SettingsError, match=f"'{real}' is measured, not replayed"):
+            run(engine=real)
     for low in ({"requests": 0}, {"draws": 0}, {"loads": (0.0,)}, {"rates": (-1.0,)}):
         with pytest.raises(SettingsError):
             run(**low)

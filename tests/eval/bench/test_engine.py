@@ -1,5 +1,10 @@
 """Real engines with SmolLM2: fixed batches, and a server that `vllm bench serve` drives."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,7 @@ from lengthpred.models.boosted import Boosted
 from lengthpred.ordering import EPOCH_S, priority
 from tests.builders import build, synthetic_rows
 from tests.eval.fig1_cases import make_fold
+from tests.row_tables import write_rows
 
 pytestmark = pytest.mark.vllm
 SMALL = ["--enforce-eager", "--max-model-len", "512", "--dtype", "bfloat16"]
@@ -100,3 +106,36 @@ def test_batches_and_the_published_experiment(model: Path) -> None:
     assert ("sjf", "sqlm", "hidden") in arms and ("sjf", "sqlm-all", "added") in arms
     assert len(arms) == 12
     assert all(r.engine == OFFLINE and r.sum_limit == 2024 for r in results)
+
+
+def test_a_kill_ends_all(model: Path, tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "t.parquet", synthetic_rows(50))
+    command = [sys.executable, "-m", "lengthpred.cli", "bench", "--data", table, "--requests", "4"]
+    run = subprocess.Popen(
+        [*map(str, command), "--", str(model), *TWO_SLOTS],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+    end = time.monotonic() + 300
+    while not any("startup complete" in log.read_text() for log in tmp_path.glob("*/server.log")):
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.2)
+    assert len(started_in(tmp_path)) > 1
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM
+    while started_in(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def started_in(folder: Path) -> list[str]:
+    """The processes that have this folder for what is temporary."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={folder}\0".encode() in process.read_bytes():
+                found.append(process.parent.name)
+        except OSError:  # of others, or gone by now
+            pass
+    return found
