@@ -7,6 +7,8 @@ other; a worker is made once and then called with one item after another.
 import os
 import pickle
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = ["RUNNERS", "Work", "check_runner", "in_order", "over_ray"]
 
 RUNNERS = ("local", "ray")
 DEFAULT_WORKERS = 2
+JOIN_S = 10.0
 MOST_BLOCKS = 1000  # more would cost the driver more than even shares are worth
 Work = Callable[[Any], Any]
 """Called with one item; returns what is to come back. Both must be picklable."""
@@ -66,7 +69,7 @@ def over_ray(
             num_cpus=1,
             num_gpus=gpus or None,
         )
-        found = iter(answers.iter_rows())
+        before, found = set(threading.enumerate()), iter(answers.iter_rows())
         try:
             for row in found:
                 result = pickle.loads(row["result"])
@@ -74,10 +77,9 @@ def over_ray(
                     raise result
                 yield row["number"], result
         finally:
-            # What is still running ends before Ray does: it would otherwise ask Ray for more, or
-            # start another. A generator that an error's traceback refers to ends at no set time.
             with _silent():
                 found.close()
+                _join(set(threading.enumerate()) - before)
 
 
 def in_order(results: Iterable[tuple[int, Any]]) -> Iterator[Any]:
@@ -145,6 +147,18 @@ def _session(workers: int) -> Iterator[Any]:
             # Where the caller stops early, Ray complains of the tasks that it has to kill.
             with _silent():
                 ray.shutdown()
+
+
+def _join(threads: set[threading.Thread]) -> None:
+    """Wait for Ray Data's threads that read ahead, once their iterator is closed.
+
+    One that lets go of an object of Ray's after Ray's shutdown ends this process, with status 1 and
+    without a word. Its prefetcher does not end, but sleeps.
+    """
+    end = time.monotonic() + JOIN_S
+    for thread in threads:
+        if thread.name != "Prefetcher":
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _loaded() -> tuple[Any, Any]:

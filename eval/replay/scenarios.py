@@ -87,7 +87,7 @@ def replay(settings: SimulationSettings, work: Workload, order: Order) -> Trace:
     """Run the requests on the engine that is asked for; raises SettingsError for a real one."""
     if settings.engine in REAL_ENGINES:
         raise SettingsError(
-            f"'{settings.engine}' is measured, not replayed: use lengthpred bench, or the functions "
+            f"'{settings.engine}' is measured, not replayed: use lengthpred bench or the functions "
             "of lengthpred.eval.bench"
         )
     if settings.engine == "continuous":
