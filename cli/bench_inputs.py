@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 CACHING, NO_CACHING = "--enable-prefix-caching", "--no-enable-prefix-caching"
-SET_HERE = ("--host", "--port", "--uds", "--served-model-name", "--api-key")
 # Options that one kind of run looks at alone.
 EXPERIMENTS_OWN = ("samples", "hold_out", "recipe")
 SERVERS_OWN = ("arrivals", "load", "rate", "burstiness", "deadline_ms", "hold_ms", "scheduler")
@@ -57,11 +56,11 @@ def check_policies(policies: Sequence[str]) -> None:
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raise SettingsError for an argument of vLLM's that is chosen here, or no model."""
+    from lengthpred.eval.bench.server import ADDRESS, check_free
+
     if not arguments or arguments[0].startswith("-"):
         raise SettingsError("name the model: lengthpred bench --data T -- MODEL [vllm arguments]")
-    for one in arguments:
-        if one.partition("=")[0].replace("_", "-") in SET_HERE:
-            raise SettingsError(f"{one.partition('=')[0]} is chosen here: leave it out")
+    check_free(arguments, (*ADDRESS, "--served-model-name", "--api-key"))
 
 
 def asked_of(arguments: Sequence[str]) -> list[str]:

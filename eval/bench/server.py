@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lengthpred.errors import BackendError, require
+from lengthpred.errors import BackendError, SettingsError, require
 
-__all__ = ["RunningServer", "running_server", "tail"]
+__all__ = ["ADDRESS", "RunningServer", "check_free", "running_server", "tail"]
+
+ADDRESS = ("--host", "--port", "--uds")
 
 START_S = 1200.0  # large models take their time to load
 LOOK_S, STOP_S, ASK_S = 0.5, 30.0, 60.0
@@ -53,10 +55,11 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """`lengthpred serve ARTIFACT OPTIONS -- ARGUMENTS` until the block ends, on a free port.
 
-    arguments: the model and what else `vllm serve` takes, without an address. variables: of the
-    environment, beside this process' own. Raises BackendError, with the end of its log, where it
-    does not start.
+    arguments: the model and what else `vllm serve` takes. variables: of the environment, beside
+    this process' own. Raises BackendError, with the end of its log, where it does not start, and
+    SettingsError for an address among the arguments.
     """
+    check_free(arguments, ADDRESS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,6 +80,14 @@ def running_server(
             yield server
         finally:
             _stop(process)
+
+
+def check_free(arguments: Sequence[str], chosen: Sequence[str]) -> None:
+    """Raise SettingsError for an argument of vLLM's that is chosen here."""
+    for one in arguments:
+        name = one.partition("=")[0]
+        if name.replace("_", "-") in chosen:
+            raise SettingsError(f"{name} is chosen here: leave it out")
 
 
 def _wait(server: RunningServer) -> None:
