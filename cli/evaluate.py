@@ -1,16 +1,13 @@
 """`lengthpred eval`: how good predictors are, beside the controls."""
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.markup import escape
 
-from lengthpred.cli.console import print_json, stderr, stdout, steps
+from lengthpred.cli.console import stdout, steps
 from lengthpred.cli.named import fitted, is_control, labels, load_named, parse_ratios
 from lengthpred.errors import DataError, LengthPredError
 
@@ -98,10 +95,10 @@ def evaluate(
 ) -> None:
     """Compare predictors with each other and with the controls, in and out of distribution."""
     from lengthpred.cli.comparison_table import print_comparison
-    from lengthpred.cli.report import write_report_or_say
+    from lengthpred.cli.report import command_line, tell_results, write_report_or_say
     from lengthpred.data.table import Table
     from lengthpred.eval.compare import compare, detectors_in
-    from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.output import Document, check_out
 
     if out is not None:
         check_out(out, force=force)
@@ -126,18 +123,16 @@ def evaluate(
             cost=cost,
             on_progress=on_progress,
         )
-    command = f"lengthpred {shlex.join(sys.argv[1:])}"
-    document = Document(command, table.fingerprint, seed, comparison.results)
-    if as_json:
-        print_json(document.as_json())
-    else:
-        print_comparison(comparison.results, stdout)
-    console = stderr if as_json else stdout
-    for note in comparison.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+    document = Document(command_line(), table.fingerprint, seed, comparison.results)
+    console = tell_results(
+        document,
+        lambda: print_comparison(comparison.results, stdout),
+        [f"note: {note}" for note in comparison.notes],
+        out=out,
+        force=force,
+        as_json=as_json,
+    )
     if out is not None:
-        for path in write_results(document, out, force=force):
-            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
         simulation = replayed(comparison, own, seed, console) if replay else None
         write_report_or_say(
             out, document, console, comparison=comparison, simulation=simulation, prompts=prompts

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from lengthpred.eval.output import Document
     from lengthpred.eval.simulate import Simulation
 
-__all__ = ["tell_simulation", "write_or_say", "write_report_or_say"]
+__all__ = [
+    "command_line",
+    "tell_results",
+    "tell_simulation",
+    "write_or_say",
+    "write_report_or_say",
+]
 
 
 def tell_simulation(
@@ -36,21 +42,54 @@ def tell_simulation(
     sha256: of its table. name: of the files of results.
     """
     from lengthpred.cli.simulation_table import print_simulation
-    from lengthpred.eval.output import Document, write_results
+    from lengthpred.eval.output import Document
 
-    command = f"lengthpred {shlex.join(sys.argv[1:])}"
-    document = Document(command, sha256, seed, simulation.results)
+    document = Document(command_line(), sha256, seed, simulation.results)
+    console = tell_results(
+        document,
+        lambda: print_simulation(simulation.results, stdout),
+        [f"note: {note}" for note in simulation.notes],
+        name=name,
+        out=out,
+        force=force,
+        as_json=as_json,
+    )
+    if out is not None:
+        write_report_or_say(out, document, console, simulation=simulation)
+
+
+def tell_results(
+    document: "Document",
+    print_table: Callable[[], None],
+    sentences: Iterable[str],
+    *,
+    name: str = "eval",
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> "Console":
+    """Print results as JSON or a table, then the sentences, and write them where `out` is given.
+
+    Returns the console for what else there is to say: stderr beside JSON.
+    """
+    from lengthpred.eval.output import write_results
+
     if as_json:
         print_json(document.as_json())
     else:
-        print_simulation(simulation.results, stdout)
+        print_table()
     console = stderr if as_json else stdout
-    for note in simulation.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False)
     if out is not None:
         for path in write_results(document, out, force=force, name=name):
             console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
-        write_report_or_say(out, document, console, simulation=simulation)
+    return console
+
+
+def command_line() -> str:
+    """What was typed."""
+    return f"lengthpred {shlex.join(sys.argv[1:])}"
 
 
 def write_report_or_say(

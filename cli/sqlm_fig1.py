@@ -1,17 +1,14 @@
 """`lengthpred simulate --experiment sqlm-fig1`: trains S-QLM without some corpora, and replays."""
 
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.markup import escape
 
-from lengthpred.cli.console import print_json, stderr, stdout, steps, told_at_the_end
+from lengthpred.cli.console import steps, told_at_the_end
 from lengthpred.errors import DataError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -67,10 +64,10 @@ def run_experiment(
 
     name: of the results. runs: in place of the replay. prepare: makes rows fit to be sent.
     """
-    from lengthpred.cli.report import write_or_say
+    from lengthpred.cli.report import command_line, tell_results, write_or_say
     from lengthpred.cli.sqlm_fig1_table import print_fig1
     from lengthpred.data.table import Table
-    from lengthpred.eval.output import Document, check_out, write_results
+    from lengthpred.eval.output import Document, check_out
     from lengthpred.eval.sqlm_fig1.page import write_fig1
     from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
 
@@ -88,17 +85,17 @@ def run_experiment(
         settings = replace(settings, draws=draws)
         folds = make_folds(rows, chosen, held_out, draws, seed)
         results = (runs or _replays(seed))(folds, settings, len(held_out), tell)
-    document = Document(f"lengthpred {shlex.join(sys.argv[1:])}", table.fingerprint, seed, results)
-    if given.as_json:
-        print_json(document.as_json())
-    else:
-        print_fig1(Found(results))
-    console = stderr if given.as_json else stdout
-    for sentence in read_fig1(results, settings, held_out):
-        console.print(sentence, highlight=False, markup=False)
+    document = Document(command_line(), table.fingerprint, seed, results)
+    console = tell_results(
+        document,
+        lambda: print_fig1(Found(results)),
+        read_fig1(results, settings, held_out),
+        name=name,
+        out=out,
+        force=given.force,
+        as_json=given.as_json,
+    )
     if out is not None:
-        for path in write_results(document, out, force=given.force, name=name):
-            console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
         write_or_say(
             lambda path, repeat: write_fig1(path, results, settings, held_out, repeat=repeat),
             out,

@@ -1,7 +1,5 @@
 """`lengthpred zoo`: the literature's predictors and ours, trained and compared on one table."""
 
-import shlex
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +86,7 @@ def zoo(
     Cheap ones come first. What fails, or does not fit into the time, is left out and named.
     """
     from lengthpred.artifact import check_target
-    from lengthpred.cli.report import write_or_say
+    from lengthpred.cli.report import command_line, write_or_say
     from lengthpred.cli.zoo_table import print_zoo
     from lengthpred.data.table import Table
     from lengthpred.eval.ceiling import CEILINGS
@@ -122,8 +120,7 @@ def zoo(
         raise
     entries = [_entry(one) for one in trained]
     comparison = replace(comparison, notes=[*_notes(trained, left_out), *comparison.notes])
-    command = f"lengthpred {shlex.join(sys.argv[1:])}"
-    document = Document(command, parts.test.fingerprint, seed, comparison.results)
+    document = Document(command_line(), parts.test.fingerprint, seed, comparison.results)
     summary = {
         "recipes": [asdict(entry) for entry in entries],
         "left_out": [{"name": one.name, "why": one.why} for one in left_out],
