@@ -193,6 +193,7 @@ def test_all_of_it_was_switched_on(server: Running) -> None:
         assert server.metric("vllm:spec_decode_num_drafts_total") > 0
     else:
         assert server.metric("vllm:prefix_cache_hits_total") >= 512
+        assert "enabled with max_num_batched_tokens=128" in server.log.read_text()
         one, other = ({**CHAT, "model": name} for name in ("smol", "tiny"))
         texts = [
             post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"]
