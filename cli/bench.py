@@ -2,9 +2,10 @@
 
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,10 @@ from lengthpred.cli.named import parse_ratios
 from lengthpred.cli.simulate_inputs import load_all, parse_numbers, sort_out
 from lengthpred.errors import SettingsError
 
-__all__ = ["register"]
+if TYPE_CHECKING:
+    from lengthpred.eval.simulate import Simulation
+
+__all__ = ["measure_and_tell", "register"]
 
 TRAIN_ROWS = 200_000
 LOADS = (0.3, 1.2)
@@ -210,35 +214,61 @@ def bench_command(
     rows = fit(read, model=model, scale=scale, max_output_tokens=max_output_tokens)
     train = rows if train_data is None else Table(train_data).rows(limit=TRAIN_ROWS, seed=seed)
     loaded = load_all(names, train)
-    with steps("measuring") as tell:
-        if offline:
-            simulation = bench_offline(
-                loaded, rows, policies, settings, asked, seed=seed, on_progress=tell
-            )
-        else:
-            ours = {
-                "deadline-ms": deadline_ms,
-                "hold-ms": hold_ms,
-                "max-overtake-s": max_overtake_s,
-                "prefill-weight": prefill_weight,
-            }
-            options = [f"--{name}={value}" for name, value in ours.items()]
-            fleet = Fleet(
-                artifacts=artifacts_of(names),
-                predictors=loaded,
-                arguments=[*asked, "--served-model-name", model],
-                options=[*options, *["--scheduler"] * scheduler],
-                model=model,
-                tokenizer=tokens,
-            )
-            simulation = bench_server(fleet, rows, policies, settings, seed=seed, on_progress=tell)
-    simulation.notes.extend(notes_of(read, rows, scale, arguments))
-    tell_simulation(
-        simulation,
-        table.fingerprint,
-        name="bench",
-        seed=seed,
-        out=out,
-        force=force,
-        as_json=as_json,
+    ours = {
+        "deadline-ms": deadline_ms,
+        "hold-ms": hold_ms,
+        "max-overtake-s": max_overtake_s,
+        "prefill-weight": prefill_weight,
+    }
+    fleet = Fleet(
+        artifacts=artifacts_of(names),
+        predictors=loaded,
+        arguments=[*asked, "--served-model-name", model],
+        options=[
+            *(f"--{name}={value}" for name, value in ours.items()),
+            *["--scheduler"] * scheduler,
+        ],
+        model=model,
+        tokenizer=tokens,
     )
+    measure_and_tell(
+        partial(bench_offline, loaded, rows, policies, settings, asked, seed=seed)
+        if offline
+        else partial(bench_server, fleet, rows, policies, settings, seed=seed),
+        notes_of(read, rows, scale, arguments),
+        draws,
+        partial(
+            tell_simulation,
+            sha256=table.fingerprint,
+            name="bench",
+            seed=seed,
+            out=out,
+            force=force,
+            as_json=as_json,
+        ),
+    )
+
+
+def measure_and_tell(
+    measure: Callable[..., "Simulation"],
+    notes: Sequence[str],
+    draws: int,
+    tell: Callable[["Simulation"], None],
+) -> None:
+    """Tell what is measured, or what was measured until something or somebody ends it.
+
+    measure: takes on_progress and on_draw. Raises what it raises, after the telling.
+    """
+    known: list[Simulation] = []
+    try:
+        with steps("measuring") as progress:
+            measure(on_progress=progress, on_draw=known.append)
+    finally:
+        if known:
+            last = known[-1]
+            last.notes.extend(notes)
+            if len(known) < draws:
+                last.notes.append(
+                    f"Ended after {len(known)} of {draws} draws, which are told here."
+                )
+            tell(last)

@@ -11,12 +11,12 @@ from lengthpred.base import IntArray, Predictor
 from lengthpred.data.table import Rows
 from lengthpred.eval.bench.child import Child
 from lengthpred.eval.bench.plan import Key, Plan, make_plan
-from lengthpred.eval.bench.served import BENCH_COMPARED, Served, measure_served
+from lengthpred.eval.bench.served import Served, compare_served, measure_served
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.scenarios import Scenario
 from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Workload
-from lengthpred.eval.simulate import Simulation, compare_arms
+from lengthpred.eval.simulate import Simulation
 from lengthpred.ordering import EPOCH_S, priority
 from lengthpred.serving.vllm.launch import scheduler_class
 
@@ -86,22 +86,23 @@ def bench_offline(
     *,
     seed: int = 0,
     on_progress: Progress | None = None,
+    on_draw: Callable[[Simulation], None] | None = None,
 ) -> Simulation:
     """Run fixed batches drawn from `rows` in the order of each policy and predictor.
 
     The arms are those of `simulate`, each with the same batches, in an order drawn anew for each
     draw; a first batch, which is not counted, warms the engine up. Keys are there before the batch
-    begins: the time of predictions is not in it. Raises DataError for no rows, BackendError where
-    the engine fails, SettingsError for an unknown policy.
+    begins: the time of predictions is not in it. on_draw: told what is known after each draw, which
+    is what is left where a later one fails. Raises DataError for no rows, BackendError where the
+    engine fails, SettingsError for an unknown policy.
     """
     plan = make_plan(predictors, rows, policies, settings, seed=seed)
     report = on_progress or (lambda what, done, total: None)
     rng, done = np.random.default_rng([seed, 2]), 0
     total = settings.draws * len(settings.ood_ratios) * len(plan.arms)
+    scenarios = [Scenario("burst", None, None, ratio) for ratio in settings.ood_ratios]
     measured: dict[tuple[Scenario, Arm], list[dict[str, float]]] = {
-        (Scenario("burst", None, None, ratio), arm): []
-        for ratio in settings.ood_ratios
-        for arm in plan.arms
+        (at, arm): [] for at in scenarios for arm in plan.arms
     }
     with (
         tempfile.TemporaryDirectory(prefix="lengthpred-bench-") as folder,
@@ -109,19 +110,20 @@ def bench_offline(
     ):
         report("warming up", 0, 0)
         _run(engine, plan, plan.arms[0], next(iter(plan.drawn)), settings)
-        for ratio, number in sorted(plan.drawn, key=lambda key: key[1]):
-            key = ratio, number
-            for i in rng.permutation(len(plan.arms)):
-                arm = plan.arms[i]
-                report(f"{arm.policy} {arm.predictor or ''}".strip(), done, total)
-                found = measure_served(_run(engine, plan, arm, key, settings))
-                if arm.predictor is not None:
-                    found["tau"] = plan.taus[arm.predictor, key]
-                measured[Scenario("burst", None, None, ratio), arm].append(found)
-                done += 1
+        for number in range(settings.draws):
+            for at in scenarios:
+                for i in rng.permutation(len(plan.arms)):
+                    arm, key = plan.arms[i], (at.ood_ratio, number)
+                    report(f"{arm.policy} {arm.predictor or ''}".strip(), done, total)
+                    found = measure_served(_run(engine, plan, arm, key, settings))
+                    if arm.predictor is not None:
+                        found["tau"] = plan.taus[arm.predictor, key]
+                    measured[at, arm].append(found)
+                    done += 1
+            if on_draw is not None:
+                on_draw(compare_served(settings, measured))
     report("done", total, total)
-    results = list(compare_arms(settings.engine, measured, BENCH_COMPARED))
-    return Simulation(settings, results, [], {})
+    return compare_served(settings, measured)
 
 
 def _run(

@@ -11,19 +11,18 @@ from lengthpred.base import Predictor
 from lengthpred.data.table import Rows
 from lengthpred.eval.bench.driver import Driver
 from lengthpred.eval.bench.plan import STOCK_ARM, Key, Plan, make_plan
-from lengthpred.eval.bench.served import BENCH_COMPARED, Served, measure_served
+from lengthpred.eval.bench.served import Served, compare_served, measure_served
 from lengthpred.eval.bench.server import RunningServer, running_server
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.scenarios import Scenario
 from lengthpred.eval.replay.settings import SimulationSettings
-from lengthpred.eval.simulate import Simulation, compare_arms
+from lengthpred.eval.simulate import Simulation
 
 __all__ = ["Fleet", "bench_server"]
 
 PREEMPTIONS = "vllm:num_preemptions_total"
 FCFS = Arm("fcfs")
 Progress = Callable[[str, int, int], None]
-Measured = dict[tuple[Scenario, Arm], list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def bench_server(
     *,
     seed: int = 0,
     on_progress: Progress | None = None,
+    on_draw: Callable[[Simulation], None] | None = None,
 ) -> Simulation:
     """Serve draws of `rows` under every policy with every predictor, and under the controls.
 
@@ -62,7 +62,8 @@ def bench_server(
     and take no time. All arms of a draw see the same requests, arrivals and true lengths, one after
     the other in an order drawn anew for each draw, so that a machine that drifts favours none.
     Lengths are forced by max_tokens, which is kept from predictors. Loads are shares of the
-    requests a second that the server takes in a burst.
+    requests a second that the server takes in a burst. on_draw: told what is known after each draw,
+    which is what is left where a later one fails.
 
     Raises DataError for no rows or rows of one sort only, BackendError where the server or a
     request fails, SettingsError for an unknown policy.
@@ -79,10 +80,7 @@ def bench_server(
             running_server(artifact, fleet.arguments, options, log) as server,
             Driver(server.url, fleet.model, fleet.tokenizer, folder) as driver,
         ):
-            bench = _Bench(settings, plan, server, driver, seed, on_progress)
-            measured = bench.run()
-    results = list(compare_arms(settings.engine, measured, BENCH_COMPARED))
-    return Simulation(settings, results, bench.notes, {})
+            return _Bench(settings, plan, server, driver, seed, on_progress, on_draw).run()
 
 
 class _Bench:
@@ -94,18 +92,22 @@ class _Bench:
         driver: Driver,
         seed: int,
         on_progress: Progress | None,
+        on_draw: Callable[[Simulation], None] | None,
     ) -> None:
         self.settings, self.plan, self.server, self.driver = settings, plan, server, driver
         self._seed, self._report = seed, on_progress or (lambda what, done, total: None)
+        self._on_draw = on_draw or (lambda simulation: None)
         self._done = 0
         self.notes: list[str] = []
 
-    def run(self) -> Measured:
+    def run(self) -> Simulation:
         """Every arm in every scenario of every draw."""
         scenarios = list(self._scenarios(self._capacity()))
         total = self.settings.draws * len(scenarios) * len(self.plan.arms)
         rng = np.random.default_rng([self._seed, 2])
-        found: Measured = {(at, arm): [] for at in scenarios for arm in self.plan.arms}
+        found: dict[tuple[Scenario, Arm], list[dict[str, float]]] = {
+            (at, arm): [] for at in scenarios for arm in self.plan.arms
+        }
         for number in range(self.settings.draws):
             for at in scenarios:
                 for i in rng.permutation(len(self.plan.arms)):
@@ -114,8 +116,9 @@ class _Bench:
                     self._report(f"{at.arrivals}: {name}", self._done, total)
                     found[at, arm].append(self._measure(at, arm, (at.ood_ratio, number)))
                     self._done += 1
+            self._on_draw(compare_served(self.settings, found, self.notes))
         self._report("done", total, total)
-        return found
+        return compare_served(self.settings, found, self.notes)
 
     def _measure(self, at: Scenario, arm: Arm, key: Key) -> dict[str, float]:
         measured = measure_served(self._serve(at, arm, key))

@@ -1,18 +1,24 @@
 """What a real engine did with requests, and what is measured of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lengthpred.base import FloatArray
+from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.measures import measure_times
+from lengthpred.eval.replay.scenarios import Scenario
+from lengthpred.eval.replay.settings import SimulationSettings
 from lengthpred.eval.replay.workload import Workload
-from lengthpred.eval.simulate import COMPARED
+from lengthpred.eval.simulate import COMPARED, Simulation, compare_arms
 
-__all__ = ["BENCH_COMPARED", "Served", "measure_served"]
+__all__ = ["BENCH_COMPARED", "Measured", "Served", "compare_served", "measure_served"]
 
 BENCH_COMPARED = (*COMPARED, "total_token_throughput_before_drain")
 """The measures that are compared draw by draw."""
+Measured = Mapping[tuple[Scenario, Arm], Sequence[Mapping[str, float]]]
+"""Of each arm in each scenario, draw by draw, what `measure_served` found."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,14 @@ def measure_served(served: Served) -> dict[str, float]:
     if served.preemptions is not None:
         found["preemptions"] = float(served.preemptions)
     return found
+
+
+def compare_served(
+    settings: SimulationSettings, measured: Measured, notes: Sequence[str] = ()
+) -> Simulation:
+    """The arms beside each other, over the draws that were measured of all of them."""
+    results = list(compare_arms(settings.engine, measured, BENCH_COMPARED))
+    return Simulation(settings, results, list(notes), {})
 
 
 def _written_by(served: Served, moment_s: float) -> float:

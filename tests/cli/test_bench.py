@@ -1,10 +1,15 @@
-"""What `lengthpred bench` refuses before anything is started."""
+"""What `lengthpred bench` refuses before anything is started, and what it keeps when it ends."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from lengthpred.cli.bench import measure_and_tell
+from lengthpred.errors import BackendError
+from lengthpred.eval.replay.settings import SimulationSettings
+from lengthpred.eval.simulate import Simulation
 from tests.builders import synthetic_rows
 from tests.cli.commands import refused
 from tests.row_tables import write_rows
@@ -47,3 +52,36 @@ def test_what_cannot_be_measured(table: Path, options: list[str], said: str) -> 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_without_vllm_it_says_what_to_install(table: Path) -> None:
     assert "pip install 'lengthpred[vllm]'" in refused("bench", "--data", table, "--", "model")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143), BackendError("gone")])
+@pytest.mark.parametrize("draws", [0, 2])
+def test_what_ends_early_tells_its_draws(end: BaseException, draws: int) -> None:
+    told: list[Simulation] = []
+
+    def measure(
+        on_progress: Callable[[str, int, int], None], on_draw: Callable[[Simulation], None]
+    ) -> Simulation:
+        for _ in range(draws):
+            on_draw(Simulation(SimulationSettings(), [], ["of the engine"], {}))
+        raise end
+
+    with pytest.raises(type(end)):
+        measure_and_tell(measure, ["of the rows"], 3, told.append)
+    ended = "Ended after 2 of 3 draws, which are told here."
+    assert [one.notes for one in told] == [["of the engine", "of the rows", ended]] * (draws > 0)
+
+
+def test_what_ends_well_is_told_once() -> None:
+    told: list[Simulation] = []
+
+    def measure(
+        on_progress: Callable[[str, int, int], None], on_draw: Callable[[Simulation], None]
+    ) -> Simulation:
+        known = [Simulation(SimulationSettings(), [], [], {}) for _ in range(3)]
+        for one in known:
+            on_draw(one)
+        return known[-1]
+
+    measure_and_tell(measure, ["of the rows"], 3, told.append)
+    assert [one.notes for one in told] == [["of the rows"]]

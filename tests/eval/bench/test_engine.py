@@ -19,6 +19,7 @@ from lengthpred.eval.bench.plan import STOCK_ARM
 from lengthpred.eval.bench.requests import rows_to_send
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.settings import OFFLINE, SimulationSettings
+from lengthpred.eval.simulate import Simulation
 from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
 from lengthpred.models.boosted import Boosted
 from lengthpred.ordering import EPOCH_S, priority
@@ -78,7 +79,9 @@ def test_orders_are_compared_on_a_server(model: Path, tmp_path: Path) -> None:
         tokenizer=str(model),
     )
     settings = SimulationSettings(requests=12, draws=1, engine="vllm-server", arrivals=("burst",))
-    found = bench_server(fleet, rows, ["sjf"], settings)
+    known: list[Simulation] = []
+    found = bench_server(fleet, rows, ["sjf"], settings, on_draw=known.append)
+    assert known == [found] and "requests a second" in found.notes[0]
     arms = {Arm(r.policy, r.predictor) for r in found.results}
     assert arms == {
         *(STOCK_ARM, Arm("fcfs"), Arm("fcfs", "mine"), Arm("prompt-sjf"), Arm("sjf", "mine")),
@@ -96,8 +99,13 @@ def test_batches_and_the_published_experiment(model: Path) -> None:
     rows = rows_to_send(
         synthetic_rows(60), load_counter(str(model)), scale=0.05, max_output_tokens=20
     )
-    settings = SimulationSettings(requests=8, draws=1, engine="vllm-offline", arrivals=("burst",))
-    found = bench_offline({}, rows, ["longest-first"], settings, [str(model), *TWO_SLOTS])
+    settings = SimulationSettings(requests=8, draws=2, engine="vllm-offline", arrivals=("burst",))
+    known: list[Simulation] = []
+    found = bench_offline(
+        {}, rows, ["longest-first"], settings, [str(model), *TWO_SLOTS], on_draw=known.append
+    )
+    assert [{r.n for r in one.results} for one in known] == [{1}, {2}]
+    assert known[-1].results == found.results
     values = {(r.policy, r.predictor, r.metric): r.value for r in found.results}
     assert values["longest-first", "oracle", "mean_e2el_ms_vs_fcfs"] > 0.5
     chosen = Fig1Settings(ratios=(0.5,), engines=(OFFLINE,), requests=8, draws=1)
