@@ -1,11 +1,13 @@
-"""`lengthpred serve`: what it refuses before a server is started."""
+"""`lengthpred serve`: what it refuses before a server is started, and what it hands over."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from lengthpred.serving.vllm import launch
-from tests.cli.commands import refused
+from tests.cli.commands import answered, refused
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +33,15 @@ def test_bad_input_is_said_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("")
     assert said in refused("serve", *arguments)
+
+
+def test_vllm_finds_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other commands set for their own libraries would slow vLLM down."""
+    ours = ("OMP_WAIT_POLICY", "TQDM_DISABLE")
+    for name in ours:
+        monkeypatch.delenv(name, raising=False)
+    started: list[Mapping[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, call, variables: started.append(variables))
+    answered("serve", "default", "--policy", "gittins", "--", "m")
+    (variables,) = started
+    assert variables["LENGTHPRED_POLICY"] == "gittins" and variables.keys().isdisjoint(ours)
