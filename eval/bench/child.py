@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from lengthpred.eval.bench.server import tail
 __all__ = ["Child", "answer_jobs"]
 
 Job = dict[str, Any]
+END_S = 30.0
 
 
 class Child:
@@ -81,6 +83,9 @@ class Child:
     def _hear(self) -> Job:
         line = self._answers.readline()
         if not line:
+            # It closes the pipe before the last thing that it says.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
             raise BackendError(f"{self._name} ended{tail(self._log)}")
         told: Job = json.loads(line)
         return told
