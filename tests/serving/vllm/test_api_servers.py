@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +10,11 @@ import httpx
 import pytest
 
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server
+from tests.serving.vllm.server import WAIT_S, Running, running_server, wait_for
 
 pytestmark = pytest.mark.vllm
 BOARD = Path(__file__).parents[3] / "docs/grafana.json"
 CALLS = 24
-WAIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +37,8 @@ def test_what_both_count_is_one_number(server: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
         for call in [pool.submit(ask, server) for _ in range(CALLS)]:
             call.result()
-    end = time.monotonic() + WAIT_S
-    while server.metric('lengthpred_true_lengths_total{result="known"}') < CALLS:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    known = 'lengthpred_true_lengths_total{result="known"}'
+    wait_for(server, lambda: server.metric(known) == CALLS)
     for _ in range(8):  # whichever of them answers
         assert server.metric('lengthpred_calls_total{place="predicted"}') == CALLS
         assert server.metric("lengthpred_prediction_seconds_count") == CALLS

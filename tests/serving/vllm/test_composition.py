@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,16 @@ from safetensors.numpy import save_file
 
 from lengthpred.metrics import tau
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server
+from tests.serving.vllm.server import (
+    CLIENT,
+    WAIT_S,
+    Running,
+    answer_behind_two,
+    running_server,
+    wait_for,
+)
 
 pytestmark = pytest.mark.vllm
-WAIT_S = 120.0
-# One for all, as making it takes so long that calls would arrive seconds apart; a connection each,
-# as several API servers share those out.
-CLIENT = httpx.Client(timeout=WAIT_S, headers={"connection": "close"})
 TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 # A small model else fills JSON with white space until its limit.
 TIGHT = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -123,20 +125,13 @@ def known(server: Running) -> float:
     return server.metric('lengthpred_true_lengths_total{result="known"}')
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
 def test_each_call_answers_and_its_length_comes_back(server: Running) -> None:
     before = known(server)
     with ThreadPoolExecutor(4) as pool:
         waiting = {name: pool.submit(post, server, *call) for name, call in CALLS.items()}
         answers = {name: call.result() for name, call in waiting.items()}
     told = before + sum(ANSWERS.get(name, 1) for name in CALLS)
-    wait_until(lambda: known(server) == told)
+    wait_for(server, lambda: known(server) == told)
     assert server.metric("lengthpred_pending") == 0
     written = answers["JSON"]["choices"][0]["message"]["content"]
     assert json.loads(written).keys() == {"age"}
@@ -148,41 +143,25 @@ def test_so_does_each_that_streams(server: Running) -> None:
     for name in streaming:
         assert len(stream(server, *CALLS[name])) > 1
     told = before + sum(ANSWERS.get(name, 1) for name in streaming)
-    wait_until(lambda: known(server) == told)
+    wait_for(server, lambda: known(server) == told)
     assert server.metric('lengthpred_true_lengths_total{result="unknown"}') == 0
 
 
 def test_short_ones_come_first(server: Running) -> None:
-    """Two slots, held by two long answers; of what waits behind them the shortest is done first."""
+    """Of what waits behind two long answers the shortest is done first."""
     done: list[int] = []
     models = ["smol", "tiny"] if _on(server, "--enable-lora") else ["smol"]
 
-    def body(length: int, model: str = "smol") -> dict[str, Any]:
-        return {"model": model, "prompt": "x", "max_tokens": length, "ignore_eos": True}
-
     def ask(length: int, model: str) -> None:
-        post(server, "/v1/completions", body(length, model))
+        body = {"model": model, "prompt": "x", "max_tokens": length, "ignore_eos": True}
+        post(server, "/v1/completions", body)
         done.append(length)
 
     before = known(server)
-    lines: list[Iterator[str]] = []
-    with ThreadPoolExecutor(16) as pool, ExitStack() as slots:
-        for _ in range(2):
-            long = {**body(900), "stream": True}
-            url = f"{server.url}/v1/completions"
-            told = slots.enter_context(httpx.stream("POST", url, json=long, timeout=WAIT_S))
-            lines.append(told.iter_lines())  # which must be kept: without, the stream is closed
-            next(lines[-1])  # it runs
-        placed = server.metric("lengthpred_calls_total") + len(LENGTHS)
-        rest = [pool.submit(ask, n, models[i % len(models)]) for i, n in enumerate(LENGTHS)]
-        wait_until(lambda: server.metric("lengthpred_calls_total") == placed)
-        time.sleep(1)  # from there into vLLM's queue
-        assert not done
-        slots.close()
-        for call in rest:
-            call.result()
+    asks = [partial(ask, n, models[i % len(models)]) for i, n in enumerate(LENGTHS)]
+    answer_behind_two(server, asks)
     assert tau(list(range(len(done))), done) > 0.8
-    wait_until(lambda: known(server) == before + len(LENGTHS))
+    wait_for(server, lambda: known(server) == before + len(LENGTHS))
     assert server.metric("lengthpred_pending") == 0  # nor are those that their clients left
 
 

@@ -1,12 +1,13 @@
 """Our scheduler in a real engine, in a process that was spawned: order, late news, who yields."""
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 
 from lengthpred.metrics import tau
@@ -14,12 +15,18 @@ from lengthpred.models.conformal import Conformal
 from lengthpred.ordering import OrderingSettings, priority
 from lengthpred.serving.news import Outbox
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server
+from tests.serving.vllm.server import (
+    CLIENT,
+    LONG,
+    Running,
+    placed,
+    running_server,
+    still,
+    two_long_answers,
+)
 
 pytestmark = pytest.mark.vllm
 LENGTHS = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
-LONG = 900  # which leaves half a minute to queue the others behind it
-WAIT_S = 300.0
 
 
 @pytest.fixture
@@ -28,13 +35,6 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as made:
         monkeypatch.setenv("TMPDIR", made)
         yield Path(made)
-
-
-def wait_until(server: Running, metric: str, value: float) -> None:
-    end = time.monotonic() + WAIT_S
-    while server.metric(metric) != value:
-        assert time.monotonic() < end, server.log.read_text()[-5000:]
-        time.sleep(0.1)
 
 
 def test_a_spawned_engine_orders_hears_and_yields(
@@ -46,34 +46,39 @@ def test_a_spawned_engine_orders_hears_and_yields(
     # Nobody is to gain by having come first, however slowly a busy machine takes them in.
     ageless = OrderingSettings(max_overtake_s=1e6)
     options = ["--scheduler", "--srpt", "--max-overtake-s", "1e6"]
-    more, done = ["--max-num-seqs", "2"], list[str]()
+    more, done = ["--max-num-seqs", "2"], list[int]()
+
+    def ask(server: Running, length: int) -> int:
+        body = {"model": "smol", "prompt": "x", "max_tokens": length, "ignore_eos": True}
+        name = {"X-Request-Id": f"call{length}"}
+        answer = CLIENT.post(f"{server.url}/v1/completions", json=body, headers=name)
+        done.append(length)
+        return int(answer.json()["usage"]["completion_tokens"])
+
     with (
         running_server(artifact, model, tmp_path / "log", options, more) as server,
-        httpx.Client(base_url=server.url, timeout=WAIT_S) as client,
-        ThreadPoolExecutor(16) as pool,
+        ThreadPoolExecutor(len(LENGTHS)) as pool,
+        two_long_answers(server) as long_ones,
     ):
-
-        def ask(name: str, length: int) -> int:
-            body = {"model": "smol", "prompt": "x", "max_tokens": length, "ignore_eos": True}
-            answer = client.post("/v1/completions", json=body, headers={"X-Request-Id": name})
-            done.append(name)
-            return int(answer.json()["usage"]["completion_tokens"])
-
-        calls = {f"long{i}": pool.submit(ask, f"long{i}", LONG) for i in range(2)}
-        wait_until(server, "vllm:num_requests_running", 2)
-        calls |= {f"call{n}": pool.submit(ask, f"call{n}", n) for n in LENGTHS}
-        wait_until(server, "vllm:num_requests_waiting", len(LENGTHS))
-        outbox = Outbox(next(folder.glob("lengthpred-*")))
-        # One will be short after all, and one that runs as long as can be: it yields.
-        for name, cost in (("call52", 0.0), ("long1", 4000.0)):
-            outbox.tell(name, int(priority([cost], [time.time()], ageless)[0]))
-        written = {name: call.result() for name, call in calls.items()}
+        with still(server):
+            calls = placed(server, pool, [partial(ask, server, length) for length in LENGTHS])
+            outbox = Outbox(next(folder.glob("lengthpred-*")))
+            # One will be short after all, and one that runs as long as can be: it yields.
+            for name, cost in (("call52", 0.0), ("long1", 4000.0)):
+                outbox.tell(name, int(priority([cost], [time.time()], ageless)[0]))
+        written = [call.result() for call in calls]
+        assert [_written(lines) for lines in long_ones] == [LONG, LONG]
         assert server.metric("vllm:num_preemptions_total") == 1
         said = server.log.read_text()
     assert outbox.sent == 2 and outbox.dropped == 0
-    assert written == {"long0": LONG, "long1": LONG} | {f"call{n}": n for n in LENGTHS}
-    short = [int(name[4:]) for name in done if name.startswith("call")]
-    assert short.index(52) < 3
-    short.remove(52)
-    assert tau(list(range(len(short))), short) > 0.8
+    assert written == LENGTHS
+    assert done.index(52) < 3
+    done.remove(52)
+    assert tau(list(range(len(done))), done) > 0.8
     assert "Traceback" not in said and "ERROR" not in said
+
+
+def _written(lines: Iterator[str]) -> int:
+    """The tokens that a stream counts at its end."""
+    told = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
+    return int(json.loads(told[-1])["usage"]["completion_tokens"])

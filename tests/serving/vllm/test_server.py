@@ -3,12 +3,9 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,13 +15,17 @@ from lengthpred.data.table import Table
 from lengthpred.metrics import tau
 from lengthpred.models.conformal import Conformal
 from tests.builders import build
-from tests.serving.vllm.server import Running, running_server
+from tests.serving.vllm.server import (
+    CLIENT,
+    Running,
+    answer_behind_two,
+    running_server,
+    still,
+    wait_for,
+)
 
 pytestmark = pytest.mark.vllm
 KEY = {"Authorization": "Bearer secret"}
-WAIT_S = 120.0
-# One for all, as making it takes so long that calls would arrive seconds apart.
-CLIENT = httpx.Client(timeout=WAIT_S, headers={"connection": "close"})
 
 
 @pytest.fixture(scope="module")
@@ -49,41 +50,6 @@ def post(server: Running, path: str, body: object, **headers: str) -> httpx.Resp
     return CLIENT.post(f"{server.url}{path}", json=body, headers=told)
 
 
-def wait_for(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
-@contextmanager
-def both_slots_taken(server: Running) -> Iterator[None]:
-    """Two long answers run from the first line to the last: a slow test loses no race with them."""
-    body = {"model": "smol", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
-    url = f"{server.url}/v1/completions"
-    with ExitStack() as streams:
-        answers = [
-            streams.enter_context(CLIENT.stream("POST", url, json=body, headers=KEY))
-            for _ in range(2)
-        ]
-        kept = [answer.iter_lines() for answer in answers]  # without, the streams are closed
-        for lines in kept:
-            next(lines)
-        yield
-
-
-def wait_in_line(server: Running, calls: Sequence[Future[None]]) -> None:
-    """Until all calls wait; one that failed instead says why."""
-
-    def waiting() -> bool:
-        for call in calls:
-            if call.done():
-                call.result()
-        return server.metric("vllm:num_requests_waiting") == len(calls)
-
-    wait_for(waiting)
-
-
 def test_every_ordered_route_answers_and_lengths_come_back(
     server: Running, feedback: Path, tmp_path: Path
 ) -> None:
@@ -102,9 +68,9 @@ def test_every_ordered_route_answers_and_lengths_come_back(
     ):
         told = server.metric(known) + answers
         assert post(server, path, body).status_code == 200
-        wait_for(partial(_counts, server, known, told))
+        wait_for(server, partial(_counts, server, known, told))
     assert server.metric("lengthpred_calls_total") == 7
-    wait_for(lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 12)
+    wait_for(server, lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 12)
     rows = Table(tmp_path / "t.parquet").rows()
     assert {"Hi", "a b", "c d"} <= {request.prompt for request in rows.requests}
     assert all(request.prompt_tokens for request in rows.requests)
@@ -129,12 +95,7 @@ def test_short_ones_come_first(server: Running) -> None:
         assert post(server, "/v1/completions", body).status_code == 200
         done.append(length)
 
-    with ThreadPoolExecutor(16) as pool:
-        with both_slots_taken(server):
-            calls = [pool.submit(ask, length) for length in lengths]
-            wait_in_line(server, calls)
-        for call in calls:
-            call.result()
+    answer_behind_two(server, [partial(ask, length) for length in lengths], KEY)
     assert tau(list(range(len(done))), done) > 0.8
 
 
@@ -151,13 +112,9 @@ def test_nobody_buys_a_place(server: Running) -> None:
         assert post(server, "/v1/completions", body, **headers).status_code == 200
         ends[name] = time.monotonic()
 
-    with ThreadPoolExecutor(8) as pool:
-        with both_slots_taken(server):
-            calls = [pool.submit(ask, "cheat", 40, x_vllm_priority="-9999999999")]
-            calls += [pool.submit(ask, f"honest {i}", 20) for i in range(4)]
-            wait_in_line(server, calls)
-        for call in calls:
-            call.result()
+    cheat = partial(ask, "cheat", 40, x_vllm_priority="-9999999999")
+    honest = [partial(ask, f"honest {i}", 20) for i in range(4)]
+    answer_behind_two(server, [cheat, *honest], KEY)
     assert max(ends, key=ends.__getitem__) == "cheat"
 
 
@@ -181,14 +138,16 @@ def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
     ) as answer:
         lines = answer.iter_lines()  # which must be kept: without, the stream is closed
         next(lines)
-        wait_for(lambda: server.metric("vllm:num_requests_running") == 1)
+        with still(server):
+            wait_for(server, lambda: server.metric("vllm:num_requests_running") == 1)
     # vLLM counts what runs after a step, and an idle engine makes none.
     small = {"model": "smol", "prompt": "x", "max_tokens": 1}
     wait_for(
+        server,
         lambda: (
             post(server, "/v1/completions", small).status_code == 200
             and server.metric("vllm:num_requests_running") == 0
-        )
+        ),
     )
 
 
@@ -207,7 +166,7 @@ def test_a_predictor_that_is_killed_holds_nothing_up(
             assert post(server, "/v1/completions", body).status_code == 200
             return server.metric(predicted)
 
-        wait_for(lambda: ask() > 0)
+        wait_for(server, lambda: ask() > 0)
         child = _child_of(server.process.pid)
         os.kill(child, signal.SIGSTOP)
         begun = time.monotonic()
@@ -219,7 +178,7 @@ def test_a_predictor_that_is_killed_holds_nothing_up(
         assert sum(failed) > 0
         os.kill(child, signal.SIGKILL)
         before = server.metric(predicted)
-        wait_for(lambda: ask() > before)
+        wait_for(server, lambda: ask() > before)
         assert server.metric("lengthpred_restarts_total") >= 1
 
 
