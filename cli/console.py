@@ -21,7 +21,7 @@ from rich.progress import (
 
 __all__ = ["print_json", "progress", "stderr", "stdout", "steps", "told_at_the_end", "warn"]
 
-# Without a terminal: how long a step takes before it is told, and how long until it is again.
+# Without a terminal: how long until something is told, and how long until it is again.
 FIRST_S, AGAIN_S = 30.0, 60.0
 
 stdout = Console()
@@ -54,8 +54,8 @@ def steps(
     """A progress bar for what is done within, called `name` until the first step.
 
     What it gives is called with a step, what is done of it, and the total (0: not known); `before`
-    stands before each step. Without a terminal a line on stderr tells of a step that has taken
-    half a minute, and another each minute. clock: in seconds.
+    stands before each step. Without a terminal a line on stderr tells of it after half a minute,
+    and another each minute, whatever steps it went through. clock: in seconds.
     """
     lines = None if sys.stderr.isatty() else _Lines(clock)
     with progress() as bar:
@@ -70,18 +70,16 @@ def steps(
 
 
 class _Lines:
-    """How far a step is, now and then, for a file."""
+    """How far something is, now and then, for a file."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._step, self._due_s, self._told_s = clock, "", 0.0, -AGAIN_S
+        self._clock, self._due_s = clock, clock() + FIRST_S
 
     def tell(self, step: str, done: int, total: int) -> None:
         now = self._clock()
-        if step != self._step:
-            self._step, self._due_s = step, max(now + FIRST_S, self._told_s + AGAIN_S)
         if now < self._due_s:
             return
-        self._told_s, self._due_s = now, now + AGAIN_S
+        self._due_s = now + AGAIN_S
         far = f": {done:,} of {total:,}" if total else f": {done:,}" if done else ""
         stderr.print(f"{step}{far}", highlight=False, markup=False, soft_wrap=True)
 

@@ -115,13 +115,27 @@ class _Asked:
         given = np.array([r.slo_s for r in self.requests], np.float64)  # None becomes NaN
         return np.where(np.isnan(given), inf, given)
 
+    @property
+    def forced(self) -> FloatArray:
+        """Tokens that the client has each answer run to, whatever the model would write."""
+        least = np.zeros(len(self.requests))
+        for row, request in enumerate(self.requests):
+            if "min_tokens" in request.sampling:
+                least[row] = _whole(request.sampling["min_tokens"], 0)
+            if request.sampling.get("ignore_eos") is True:
+                least[row] = self.settings.cap if request.max_tokens is None else request.max_tokens
+        return least
+
     def total(self) -> LengthDistribution:
-        """The length of each answer under its limit, given what is written."""
+        """The length of each answer between what the client forces and its limit, given what is
+        written."""
         if self.dist is None:
             raise SettingsError("this policy orders by predicted length: give it a predictor")
         known = self.dist
-        if self.generated.any():  # what is still at work writes one more at least
-            known = known.given(np.where(self.generated > 0, self.generated + 1, 0))
+        # What is still at work writes one more at least.
+        least = np.maximum(np.where(self.generated > 0, self.generated + 1, 0), self.forced)
+        if least.any():
+            known = known.given(least)
         if all(r.max_tokens is None for r in self.requests):
             return known
         most = [NO_CEILING if r.max_tokens is None else r.max_tokens for r in self.requests]
@@ -143,7 +157,8 @@ def cost(
 ) -> FloatArray:
     """The cost of n requests under a policy of POLICIES, float64 (n,), in tokens, in [0, cap].
 
-    `dist` (n,) are their predicted natural lengths; policies outside PREDICTING need none.
+    `dist` (n,) are their predicted natural lengths; policies outside PREDICTING need none. What a
+    client makes of them counts: `max_tokens`, and of `sampling` n, min_tokens and ignore_eos.
     `generated` (n,) is how many tokens each has written already, 0 where it waits for its first.
 
     For latency: fcfs; random; prompt-sjf; sjf (expected service, or a quantile of it); srpt

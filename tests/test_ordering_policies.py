@@ -48,6 +48,31 @@ def test_sjf_counts_answers_limits_and_prompts() -> None:
     assert cost("sjf", certain(200, 200, 200), asked, None, weighed).tolist() == [605, 55, 155]
 
 
+def test_a_length_that_the_client_forces_counts_whatever_is_predicted() -> None:
+    dist = LengthDistribution.concat([mixed((12, 0.5), (200, 0.5))] * 6)
+    asked = [
+        Request(),
+        Request(max_tokens=700, sampling={"ignore_eos": True}),
+        Request(max_tokens=700, sampling={"ignore_eos": False}),
+        Request(sampling={"ignore_eos": True}),
+        Request(sampling={"min_tokens": 100}),
+        Request(max_tokens=700, sampling={"min_tokens": 2**70}),
+    ]
+    free, exact, unforced, endless, least, refused = cost("sjf", dist, asked)
+    assert exact == refused == 700 and endless == 4096
+    assert unforced == free < 150 < least < 250  # of the two only the longer one is left
+    assert cost("gittins", dist, asked)[1] == 700
+    assert cost("longest-first", dist, asked)[1] == 4096 - 700
+    left = cost("srpt", dist, asked, [0, 300, 0, 0, 150, 0])
+    assert left[1] == 400 and left[4] < 100
+
+
+@pytest.mark.parametrize("said", [None, "7", -1, 0, float("nan"), [5], {}])
+def test_what_forces_nothing_is_passed_over(said: object) -> None:
+    asked = [Request(sampling={"min_tokens": said, "ignore_eos": said})]
+    assert cost("sjf", certain(20), asked) == 20
+
+
 def test_longest_first_is_the_reverse_of_shortest_first() -> None:
     dist = certain(700, 20, 300)
     assert cost("longest-first", dist, plain(3)).tolist() == [3396, 4076, 3796]

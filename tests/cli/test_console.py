@@ -5,7 +5,7 @@ import pytest
 from lengthpred.cli.console import steps
 
 
-def test_a_long_step_is_told_now_and_then_without_a_terminal(
+def test_what_takes_long_is_told_now_and_then_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     now = 0.0
@@ -23,11 +23,11 @@ def test_a_long_step_is_told_now_and_then_without_a_terminal(
         for second in range(20, 200, 5):
             tell(second, "the encoder", 12 * second, 2438)
         for second in range(200, 300, 5):
-            tell(second, "scoring")
+            tell(second, f"scoring {second // 10}")  # short ones put no line off
     assert lines == [
-        (50, "[a] the encoder: 600 of 2,438"),
-        (110, "[a] the encoder: 1,320 of 2,438"),
-        (170, "[a] the encoder: 2,040 of 2,438"),
-        (230, "[a] scoring"),
-        (290, "[a] scoring"),
+        (30, "[a] the encoder: 360 of 2,438"),
+        (90, "[a] the encoder: 1,080 of 2,438"),
+        (150, "[a] the encoder: 1,800 of 2,438"),
+        (210, "[a] scoring 21"),
+        (270, "[a] scoring 27"),
     ]

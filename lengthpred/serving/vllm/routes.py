@@ -6,6 +6,8 @@ tests/serving/vllm/test_routes.py walks the routes of the vLLM that is installed
 
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from lengthpred.errors import DataError
 
 __all__ = ["Kind", "as_read", "kind_of"]
@@ -53,16 +55,19 @@ OTHER = frozenset(
     }
 )
 
-# What routes call a prompt and its limit, each otherwise. What another calls it is passed over.
+# What routes call a prompt and its limit, each otherwise, and what of a forced length they read.
+# What another reads is passed over.
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+FORCING = ("min_tokens", "ignore_eos")
 READ = {
-    CHAT: frozenset({"messages", "max_completion_tokens", "max_tokens"}),
-    COMPLETIONS: frozenset({"prompt", "max_tokens"}),
+    CHAT: frozenset({"messages", "max_completion_tokens", "max_tokens", *FORCING}),
+    COMPLETIONS: frozenset({"prompt", "max_tokens", *FORCING}),
     "/v1/messages": frozenset({"messages", "max_tokens"}),
-    "/v1/responses": frozenset({"input", "max_output_tokens"}),
+    "/v1/responses": frozenset({"input", "max_output_tokens", "ignore_eos"}),
 }
 NAMES = frozenset[str]().union(*READ.values())
 COUNTS = frozenset({"n", "min_tokens", "max_completion_tokens", "max_tokens", "max_output_tokens"})
+FLAG = TypeAdapter(bool)
 COMPLETION_LIMIT = 16  # tokens, of a completions call that sets none
 
 
@@ -90,6 +95,8 @@ def as_read(path: str, body: object) -> dict[str, Any]:
         for name, value in body.items()
         if name not in passed_over
     }
+    if "ignore_eos" in read:
+        read["ignore_eos"] = _flag(read["ignore_eos"])
     if path == COMPLETIONS and read.get("max_tokens") is None:
         read["max_tokens"] = COMPLETION_LIMIT
     return read
@@ -103,3 +110,11 @@ def _count(value: object) -> object:
         except ValueError:
             return value
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _flag(value: object) -> object:
+    """A yes or no as vLLM takes it: "true" and 1 are True."""
+    try:
+        return FLAG.validate_python(value)
+    except ValidationError:
+        return value

@@ -46,6 +46,18 @@ def test_kinds() -> None:
         ("/invocations", {"messages": [], "max_completion_tokens": "9 "}, {"messages": []}),
         ("/invocations", {"prompt": "a", "n": 5.0, "max_completion_tokens": 1}, {"n": 5}),
         ("/v1/completions", {"prompt": "a", "n": "7", "max_tokens": "x"}, {"n": 7}),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "min_tokens": "9", "ignore_eos": "true"},
+            {"messages": [], "min_tokens": 9, "ignore_eos": True},
+        ),
+        ("/v1/messages", {"messages": [], "min_tokens": 9, "ignore_eos": 1}, {"messages": []}),
+        (
+            "/v1/responses",
+            {"input": "a", "min_tokens": 9, "ignore_eos": 1},
+            {"input": "a", "ignore_eos": True},
+        ),
+        ("/v1/responses", {"input": "a", "ignore_eos": []}, {"input": "a", "ignore_eos": []}),
     ],
 )
 def test_a_route_reads_no_decoys(path: str, body: object, read: dict[str, object]) -> None:
