@@ -201,8 +201,15 @@ def bench_command(
             Fig1Settings(ratios=ratios, engines=(OFFLINE,), requests=requests, draws=draws),
             name="bench",
             prepare=fit,
-            runs=lambda folds, chosen, strata, tell: run_on_engine(
-                folds, chosen, asked, scale=scale, strata=strata, seed=seed, on_progress=tell
+            runs=lambda folds, chosen, strata, tell, keep: run_on_engine(
+                folds,
+                chosen,
+                asked,
+                scale=scale,
+                strata=strata,
+                seed=seed,
+                on_progress=tell,
+                on_draw=keep,
             ),
         )
         return

@@ -46,10 +46,11 @@ class Given:
     as_json: bool
 
 
-Runs = Callable[
-    ["Iterator[Fold]", "Fig1Settings", int, Callable[[str, int, int], None]], "list[Fig1Result]"
-]
-"""Runs the arms: with folds and settings, the number of strata, and who is told of progress."""
+Tell = Callable[[str, int, int], None]
+Keep = Callable[["list[Fig1Result]"], None]
+Runs = Callable[["Iterator[Fold]", "Fig1Settings", int, Tell, Keep], "list[Fig1Result]"]
+"""Runs the arms: with folds and settings, the number of strata, who is told of progress, and who
+of what is known after a draw."""
 
 
 def run_experiment(
@@ -60,45 +61,68 @@ def run_experiment(
     runs: "Runs | None" = None,
     prepare: "Callable[[Rows], Rows] | None" = None,
 ) -> None:
-    """Train, run, print, and write results and their page where `out` is given.
+    """Train, run, print, and write results and their page where `out` is given: of all draws, or
+    of those that were kept until something or somebody ended it.
 
     name: of the results. runs: in place of the replay. prepare: makes rows fit to be sent.
     """
+    from lengthpred.data.table import Table
+    from lengthpred.eval.output import check_out
+
+    samples, seed = _samples(given), given.seed
+    if given.out is not None:
+        check_out(given.out, force=given.force, name=name)
+    table = Table(given.data)
+    chosen = _recipe(given.recipe, samples)
+    known: list[list[Fig1Result]] = []
+    try:
+        with told_at_the_end(), steps("training") as tell:
+            tell("reading the small model's lengths", 0, 0)
+            rows = paired(table.rows(), chosen)
+            rows = rows if prepare is None else prepare(rows)
+            held_out = hold_outs(rows, _names(given.hold_out))
+            draws = -(-settings.draws // len(held_out)) * len(held_out)  # each as often
+            settings = replace(settings, draws=draws)
+            folds = make_folds(rows, chosen, held_out, draws, seed)
+            runs = runs or _replays(seed)
+            known.append(runs(folds, settings, len(held_out), tell, known.append))
+    finally:
+        if known:
+            _tell(given, name, table.fingerprint, known[-1], settings, held_out)
+
+
+def _tell(
+    given: Given,
+    name: str,
+    sha256: str,
+    results: "list[Fig1Result]",
+    settings: "Fig1Settings",
+    held_out: Sequence[Sequence[str]],
+) -> None:
     from lengthpred.cli.report import command_line, tell_results, write_or_say
     from lengthpred.cli.sqlm_fig1_table import print_fig1
-    from lengthpred.data.table import Table
-    from lengthpred.eval.output import Document, check_out
+    from lengthpred.eval.output import Document
     from lengthpred.eval.sqlm_fig1.page import write_fig1
     from lengthpred.eval.sqlm_fig1.reading import Found, read_fig1
 
-    samples, seed, out = _samples(given), given.seed, given.out
-    if out is not None:
-        check_out(out, force=given.force, name=name)
-    table = Table(given.data)
-    chosen = _recipe(given.recipe, samples)
-    with told_at_the_end(), steps("training") as tell:
-        tell("reading the small model's lengths", 0, 0)
-        rows = paired(table.rows(), chosen)
-        rows = rows if prepare is None else prepare(rows)
-        held_out = hold_outs(rows, _names(given.hold_out))
-        draws = -(-settings.draws // len(held_out)) * len(held_out)  # each as often
-        settings = replace(settings, draws=draws)
-        folds = make_folds(rows, chosen, held_out, draws, seed)
-        results = (runs or _replays(seed))(folds, settings, len(held_out), tell)
-    document = Document(command_line(), table.fingerprint, seed, results)
+    asked, settings = settings.draws, replace(settings, draws=results[0].n)
+    read = read_fig1(results, settings, held_out)
+    if settings.draws < asked:
+        read.append(f"Ended after {settings.draws} of {asked} draws, which are told here.")
+    document = Document(command_line(), sha256, given.seed, results)
     console = tell_results(
         document,
         lambda: print_fig1(Found(results)),
-        read_fig1(results, settings, held_out),
+        read,
         name=name,
-        out=out,
+        out=given.out,
         force=given.force,
         as_json=given.as_json,
     )
-    if out is not None:
+    if given.out is not None:
         write_or_say(
             lambda path, repeat: write_fig1(path, results, settings, held_out, repeat=repeat),
-            out,
+            given.out,
             document,
             console,
         )
@@ -117,7 +141,8 @@ def _replays(seed: int) -> Runs:
         folds: "Iterator[Fold]",
         settings: "Fig1Settings",
         strata: int,
-        tell: Callable[[str, int, int], None],
+        tell: Tell,
+        keep: Keep,
     ) -> "list[Fig1Result]":
         jobs = min(os.cpu_count() or 1, settings.draws)
         return run(folds, settings, strata=strata, seed=seed, jobs=jobs, on_progress=tell)

@@ -45,13 +45,16 @@ def run_on_engine(
     strata: int = 1,
     seed: int = 0,
     on_progress: Progress | None = None,
+    on_draw: Callable[[list[Fig1Result]], None] | None = None,
 ) -> list[Fig1Result]:
     """Run every arm of the experiment, all requests at once, once with each fold.
 
     Answers are forced to `scale` times the recorded lengths. The small model's time is scaled to
     the machine: it takes the part of a run that it takes of the replay, where both have the
     published size. Hidden, its answers reach the scheduler (ours, in all arms) while the batch
-    runs. Only the first sum limit is run. Raises BackendError where the engine fails.
+    runs. Only the first sum limit is run. on_draw: told what is known whenever each of the `strata`
+    was drawn as often, which is what stays when something ends it early. Raises BackendError where
+    the engine fails.
     """
     report = on_progress or (lambda what, done, total: None)
     arms = [arm for arm in ARMS["burst"] if arm.slm != "added"]
@@ -77,6 +80,8 @@ def run_on_engine(
                     for arm, found in batch.run(arms[i]):
                         measured.setdefault((place, arm), []).append(found)
                     done += 1
+            if on_draw is not None and (number + 1) % strata == 0:
+                on_draw(list(results_of(measured, strata)))
     report("done", total, total)
     return list(results_of(measured, strata))
 

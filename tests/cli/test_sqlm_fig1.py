@@ -3,19 +3,21 @@
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lengthpred.cli.sqlm_fig1 import Given, Keep, Tell, run_experiment
 from lengthpred.data.table import Table
 from lengthpred.errors import DataError
 from lengthpred.eval.output import FORMAT_VERSION, read_results
 from lengthpred.eval.sqlm_fig1.setting import Fig1Result
 from tests.builders import synthetic_rows
 from tests.cli.commands import answered, refused
+from tests.eval.fig1_cases import SETTINGS, make_results
 from tests.small_models import small_lengths
 from tests.training.tables import table_on_disk
 
@@ -198,3 +200,29 @@ def test_results_are_not_overwritten(folder: Path) -> None:
     assert "exists already" in refused(*experiment(folder, *told))
     assert [path.name for path in (folder / "out").iterdir()] == ["simulate.json"]
     assert (folder / "out" / "simulate.json").read_text() == "mine"
+
+
+def test_what_ends_early_tells_its_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    given = Given(
+        folder / "t.parquet",
+        folder / "samples.parquet",
+        hold_out="code",
+        recipe=folder / "quick.toml",
+        out=out,
+        seed=0,
+        force=False,
+        as_json=True,
+    )
+    half = make_results(replace(SETTINGS, draws=2))
+
+    def ends(folds: object, settings: object, strata: int, tell: Tell, keep: Keep) -> Any:
+        keep(half)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(given, replace(SETTINGS, draws=4), runs=ends)
+    said, notes = capsys.readouterr()
+    assert json.loads(said) == json.loads((out / "simulate.json").read_text("utf-8"))
+    assert {row["n"] for row in json.loads(said)["rows"]} == {2}
+    assert "Ended after 2 of 4 draws" in notes and "2 draws of" in (out / "report.html").read_text()

@@ -20,7 +20,7 @@ from lengthpred.eval.bench.requests import rows_to_send
 from lengthpred.eval.replay.arms import Arm
 from lengthpred.eval.replay.settings import OFFLINE, SimulationSettings
 from lengthpred.eval.simulate import Simulation
-from lengthpred.eval.sqlm_fig1.setting import Fig1Settings
+from lengthpred.eval.sqlm_fig1.setting import Fig1Result, Fig1Settings
 from lengthpred.models.boosted import Boosted
 from lengthpred.ordering import EPOCH_S, priority
 from tests.builders import build, synthetic_rows
@@ -109,7 +109,11 @@ def test_batches_and_the_published_experiment(model: Path) -> None:
     values = {(r.policy, r.predictor, r.metric): r.value for r in found.results}
     assert values["longest-first", "oracle", "mean_e2el_ms_vs_fcfs"] > 0.5
     chosen = Fig1Settings(ratios=(0.5,), engines=(OFFLINE,), requests=8, draws=1)
-    results = run_on_engine([make_fold()], chosen, [str(model), *TWO_SLOTS], scale=0.02)
+    kept: list[list[Fig1Result]] = []
+    results = run_on_engine(
+        [make_fold()], chosen, [str(model), *TWO_SLOTS], scale=0.02, on_draw=kept.append
+    )
+    assert kept == [results]
     arms = {(r.policy, r.predictor, r.slm) for r in results}
     assert ("sjf", "sqlm", "hidden") in arms and ("sjf", "sqlm-all", "added") in arms
     assert len(arms) == 12
