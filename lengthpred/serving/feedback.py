@@ -1,8 +1,8 @@
 """True lengths as they come back from a server, kept as rows of a table.
 
-A folder holds `lengths-*.jsonl`, to which a server process appends, and `lengths-*.parquet`, made
-of those that are full or whose process is gone. `lengthpred data import FOLDER --format served`
-makes one table of all.
+A folder holds `lengths-*.jsonl`, to which a server process appends while it holds a lock on it, and
+`lengths-*.parquet`, made of those that are full or whose process is gone. `lengthpred data
+import FOLDER --format served` makes one table of all.
 """
 
 import json
@@ -12,11 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from lengthpred.base import Request
-from lengthpred.errors import SettingsError
+from lengthpred.errors import LengthPredError, SettingsError
 from lengthpred.serving.settings import MB
 
 __all__ = ["PATTERN", "FeedbackLog"]
@@ -32,7 +33,7 @@ class FeedbackLog:
     folder        made where it is not there
     keep_prompts  with prompt and context, which are "" otherwise
     most_mb       what all files may take together: the oldest whole ones go
-    roll_mb       size at which a file becomes Parquet
+    roll_mb       size at which a file becomes Parquet; a quarter of most_mb where that is less
     waiting       rows that wait to be written; what comes more is dropped and counted, as is what
                   the disk does not take
 
@@ -51,7 +52,8 @@ class FeedbackLog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder, self._keep, self._clock = folder, keep_prompts, clock
-        self._most, self._roll, self._waiting = most_mb * MB, roll_mb * MB, waiting
+        self._most, self._waiting = most_mb * MB, waiting
+        self._roll = min(roll_mb * MB, self._most / 4)
         self._rows: deque[Row] = deque()
         self._wake, self._closed = threading.Condition(), False
         self._every_s, self._begun = every_s, 0
@@ -115,8 +117,7 @@ class FeedbackLog:
                 self._wake.wait_for(lambda: self._closed, self._every_s)
             self._write()
         self._write()
-        self._file.close()
-        self._compact(Path(self._file.name))
+        self._let_go()
 
     def _write(self) -> None:
         with self._wake:
@@ -124,70 +125,87 @@ class FeedbackLog:
         if not rows:
             return
         try:
+            if self._file.closed:
+                self._file = self._fresh()
             self._file.write("".join(json.dumps(row) + "\n" for row in rows))
             self._file.flush()
-            self.written += len(rows)
-            if self._file.tell() > self._roll:
-                self._file.close()
-                self._compact(Path(self._file.name))
-                self._file = self._fresh()
-            self._trim()
         except (OSError, ValueError) as error:
             self.dropped += len(rows)
             log.warning("%d true lengths were not kept: %s", len(rows), error)
-            if self._file.closed:
+        else:
+            self.written += len(rows)
+        try:
+            if self._file.tell() > self._roll:
+                self._let_go()
                 self._file = self._fresh()
+            self._trim()
+        except (OSError, ValueError) as error:
+            log.warning("true lengths are not moved to a new file: %s", error)
+
+    def _let_go(self) -> None:
+        """Make Parquet of the file that is written to, and close it."""
+        self._compact(Path(self._file.name))
+        self._file.close()
 
     def _fresh(self) -> Any:
-        self._begun += 1
-        name = f"lengths-{time.time_ns():020d}-{os.getpid()}-{self._begun}.jsonl"
-        return (self._folder / name).open("x", encoding="utf-8")
+        while True:
+            self._begun += 1
+            name = f"lengths-{time.time_ns():020d}-{os.getpid()}-{self._begun}.jsonl"
+            made = (self._folder / name).open("x", encoding="utf-8")
+            # Held until it is closed, by us or by the end of the process.
+            if _lock(made) and (self._folder / name).exists():
+                return made
+            made.close()  # one that began just then took it for one that was left
 
     def _compact_left(self) -> None:
-        """What processes that are gone have left."""
+        """What processes that are gone have left: nobody holds a lock on it."""
         for path in sorted(self._folder.glob(f"{PATTERN}.jsonl")):
-            owner = int(path.stem.split("-")[2])
-            if owner != os.getpid() and not _alive(owner):
-                try:
-                    # Of several servers that begin, one finds it there to rename.
-                    self._compact(path.rename(path.with_suffix(".left")))
-                except OSError:
-                    continue
+            with suppress(OSError), path.open(encoding="utf-8") as left:
+                # Of several servers that begin, one gets it; another finds it gone, or empty.
+                if _lock(left) and path.exists():
+                    self._compact(path)
 
     def _compact(self, path: Path) -> None:
-        """One file of JSON lines as Parquet, in its place; a last line that breaks off is lost."""
+        """One file of JSON lines as Parquet, in its place; a last line that breaks off is lost.
+
+        Where that cannot be written, the lines stay.
+        """
+        import pyarrow as pa
+
+        from lengthpred.data.table import SCHEMA, write_table
+
         rows = []
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
                     rows.append(json.loads(line))
                 except ValueError:
                     continue
-        if rows:
-            import pyarrow as pa
-
-            from lengthpred.data.table import SCHEMA, write_table
-
-            batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-            write_table(path.with_suffix(".parquet"), [batch], force=True)
-        path.unlink()
+        try:
+            if rows:
+                batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+                write_table(path.with_suffix(".parquet"), [batch], force=True)
+            path.unlink()
+        except (OSError, LengthPredError, pa.ArrowException) as error:
+            log.warning("%s stays as it is: %s", path, error)
 
     def _trim(self) -> None:
-        whole = sorted(self._folder.glob(f"{PATTERN}.parquet"))
-        sizes = [path.stat().st_size for path in whole]
-        total = sum(sizes) + self._file.tell()
-        for path, size in zip(whole, sizes, strict=True):
+        sizes = {path: path.stat().st_size for path in self._folder.glob(f"{PATTERN}.*")}
+        total = sum(sizes.values())
+        for path in sorted(sizes):
             if total <= self._most:
                 return
-            path.unlink()
-            total -= size
+            if path.suffix == ".parquet":
+                path.unlink(missing_ok=True)
+                total -= sizes[path]
 
 
-def _alive(pid: int) -> bool:
+def _lock(file: IO[str]) -> bool:
+    """Take the lock on a file that is open; False where somebody holds it."""
+    import fcntl
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return False
-    except PermissionError:
-        pass
     return True

@@ -1,5 +1,6 @@
 """True lengths on disk: whole after a crash, bounded, and back in a table."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -90,16 +91,48 @@ def test_a_crash_loses_at_most_the_last_second(tmp_path: Path) -> None:
 
 
 def test_files_of_a_living_server_are_left_alone(tmp_path: Path) -> None:
+    """Whatever its process is numbered: in containers each server has number 1."""
     with FeedbackLog(tmp_path, every_s=0.01) as log:
         log.add(REQUESTS, [1] * 40, [False] * 40)
         wait_for(log, 40)
-        other = tmp_path / f"lengths-00000000000000000001-{os.getppid()}-1.jsonl"
+        other = tmp_path / f"lengths-00000000000000000001-{os.getpid()}-1.jsonl"
         other.write_text(json.dumps({"output_tokens": [3], "prompt": "", "model": "m"}) + "\n")
+        with other.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with FeedbackLog(tmp_path):
+                pass
+            assert other.exists() and len(list(tmp_path.glob("*.jsonl"))) == 2
+            report = import_table(tmp_path, "served", tmp_path / "t.parquet")
+            assert report.rows == 41
         with FeedbackLog(tmp_path):
             pass
-        assert other.exists() and len(list(tmp_path.glob("*.jsonl"))) == 2
-        report = import_table(tmp_path, "served", tmp_path / "t.parquet")
-        assert report.rows == 41
+        assert not other.exists() and len(list(tmp_path.glob("*.jsonl"))) == 1
+        assert import_table(tmp_path, "served", tmp_path / "t.parquet", force=True).rows == 41
+
+
+def test_a_disk_that_is_full_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines that cannot become Parquet stay lines, and what comes later is kept."""
+
+    def full(*_: object, **__: object) -> None:
+        raise DataError("no space left on device")
+
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "lengths-x.jsonl").write_text('{"output_tokens": [3], "prompt": "", "model": "m"}\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("lengthpred.data.table.write_table", full)
+        with FeedbackLog(kept, every_s=0.01, roll_mb=0.001) as log:
+            for i in range(3):
+                log.add(REQUESTS, [i] * 40, [False] * 40)
+                wait_for(log, 40 * (i + 1))
+        assert log.dropped == 0 and "no space left" in caplog.text
+    assert not list(kept.glob("*.parquet"))
+    with FeedbackLog(kept):
+        pass
+    assert {path.suffix for path in kept.iterdir()} == {".parquet"}
+    assert len(table(kept, tmp_path / "t.parquet")) == 121
 
 
 def test_too_many_at_once_are_counted(tmp_path: Path) -> None:

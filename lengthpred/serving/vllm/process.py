@@ -1,5 +1,6 @@
 """The one service of this process: middleware and statistics plugin meet in it."""
 
+import atexit
 import threading
 
 from lengthpred.serving.service import Service
@@ -17,6 +18,7 @@ def service_of_process() -> Service:
     with _lock:
         if not _services:
             _services.append(Service(ServingSettings.from_environment()))
+            atexit.register(_services[0].close)  # the last lengths are written, processes ended
         return _services[0]
 
 
