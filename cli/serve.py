@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    context: typer.Context,
     artifact: Annotated[str, typer.Argument(metavar="DIR", help="A predictor, ORG/NAME, default.")],
     arguments: Annotated[
         list[str],
@@ -65,7 +66,11 @@ def serve(
         typer.Option(help="TOML: orders to choose from by a header.", show_default=False),
     ] = None,
 ) -> None:
-    """Start a vLLM server whose requests run in the order of their predicted lengths."""
+    """Start a vLLM server whose requests run in the order of their predicted lengths.
+
+    An option that is left out is as its variable says (LENGTHPRED_POLICY, …), where there is one.
+    """
+    from lengthpred.cli.options import is_given
     from lengthpred.serving.settings import ServingSettings
     from lengthpred.serving.vllm.launch import start
 
@@ -85,4 +90,8 @@ def serve(
         "keep_prompts": keep_prompts,
         "arms": arms and arms.absolute(),
     }
-    start(ServingSettings.checked(told), arguments, scheduler=scheduler)
+    given = {name: value for name, value in told.items() if is_given(context, name)}
+    left = ServingSettings.from_environment().model_dump(exclude_unset=True)
+    # Sockets are of one server alone.
+    settings = ServingSettings.checked({**left, **given, "sockets": None})
+    start(settings, arguments, scheduler=scheduler)

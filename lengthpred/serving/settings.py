@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lengthpred.errors import SettingsError
 from lengthpred.ordering import POLICIES, PREEMPTIVE, OrderingSettings
 
-__all__ = ["MB", "PREFIX", "ServingSettings"]
+__all__ = ["MB", "PREFIX", "VARIABLES", "ServingSettings"]
 
 PREFIX = "LENGTHPRED_"
 MB = 1_000_000  # bytes
@@ -126,4 +126,5 @@ class ServingSettings(BaseModel):
 
 
 KEYS = PREFIX + "API_KEY_DIGESTS"
+VARIABLES = frozenset(PREFIX + name.upper() for name in ServingSettings.model_fields)
 assert set(Policy.__args__) == set(POLICIES) - set(PREEMPTIVE)  # type: ignore[attr-defined]

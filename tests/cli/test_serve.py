@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lengthpred.serving.settings import ServingSettings
 from lengthpred.serving.vllm import launch
 from tests.cli.commands import answered, refused
 
@@ -45,3 +46,25 @@ def test_vllm_finds_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     answered("serve", "default", "--policy", "gittins", "--", "m")
     (variables,) = started
     assert variables["LENGTHPRED_POLICY"] == "gittins" and variables.keys().isdisjoint(ours)
+
+
+def test_what_is_said_outdoes_the_environment_even_where_it_is_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {"ARTIFACT": "nowhere", "POLICY": "fcfs", "SOCKETS": "/x", "FEEDBACK_MB": "7"}
+    for name, value in {**said, "DEADLINE_MS": "40"}.items():
+        monkeypatch.setenv(f"LENGTHPRED_{name}", value)
+    started: list[Mapping[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, call, variables: started.append(variables))
+    answered("serve", "default", "--policy", "sjf", "--deadline-ms", "25", "--", "m")
+    answered("serve", "default", "--", "m")
+    found = [ServingSettings.from_environment(variables) for variables in started]
+    assert [one.policy for one in found] == ["sjf", "fcfs"]
+    assert [one.deadline_ms for one in found] == [25, 40]
+    for one in found:
+        assert (one.artifact, one.sockets, one.feedback_mb) == ("default", None, 7)
+
+
+def test_a_misspelt_variable_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENGTHPRED_POLICI", "fcfs")
+    assert "Did you mean 'LENGTHPRED_POLICY'?" in refused("serve", "default", "--", "m")

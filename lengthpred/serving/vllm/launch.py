@@ -6,12 +6,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lengthpred.errors import SettingsError
+from lengthpred.errors import SettingsError, require
 from lengthpred.serving.arms import ToldOrderer, read_arms
 from lengthpred.serving.feedback import FeedbackLog
 from lengthpred.serving.order import asker_of
-from lengthpred.serving.settings import ServingSettings
+from lengthpred.serving.settings import VARIABLES, ServingSettings
 from lengthpred.serving.vllm.version import check_vllm
 
 __all__ = ["check", "check_vllm", "command", "environment", "scheduler_class", "start"]
@@ -33,22 +34,22 @@ def command(arguments: Sequence[str], *, scheduler: bool = False) -> list[str]:
     A watermark is set where none is given: without, requests that run are preempted again and again
     for those that come, in any order. Raises SettingsError where priorities would be ignored.
     """
-    given = list(arguments)
-    policy = _value(given, "--scheduling-policy")
+    given, said = list(arguments), _with_config(arguments)
+    policy = _value(said, "--scheduling-policy")
     if policy is not None and policy != "priority":
         raise SettingsError(
             f"--scheduling-policy {policy} ignores priorities: leave the option out, `lengthpred "
             "serve` sets it"
         )
-    if "--grpc" in given:
+    if "--grpc" in said:
         raise SettingsError("--grpc has no middleware, so nothing would be ordered: leave it out")
     added = [] if policy else ["--scheduling-policy", "priority"]
-    if _value(given, "--watermark") is None:
+    if _value(said, "--watermark") is None:
         added += ["--watermark", WATERMARK]
     if scheduler:
-        if _value(given, "--scheduler-cls") is not None:
+        if _value(said, "--scheduler-cls") is not None:
             raise SettingsError("--scheduler and --scheduler-cls are two schedulers: give one")
-        added += ["--scheduler-cls", scheduler_class(given)]
+        added += ["--scheduler-cls", scheduler_class(said)]
     # As the command `vllm` does: without the current folder among the modules.
     start = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve"]
     return [*start, *given, *added, "--middleware", MIDDLEWARE]
@@ -77,7 +78,7 @@ def environment(
         raise SettingsError(
             f"VLLM_PLUGINS leaves out '{PLUGIN}', which brings true lengths back: add it"
         )
-    keys = _values(arguments, "--api-key") or [given.get("VLLM_API_KEY", "")]
+    keys = _values(_with_config(arguments), "--api-key") or [given.get("VLLM_API_KEY", "")]
     digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys if key)
     return settings.model_copy(update={"api_key_digests": digests}).to_environment()
 
@@ -100,7 +101,10 @@ def check(settings: ServingSettings) -> None:
 
 
 def start(settings: ServingSettings, arguments: Sequence[str], *, scheduler: bool = False) -> None:
-    """Become vLLM: does not return. Raises as the other functions here."""
+    """Become vLLM: does not return. Raises as the other functions here.
+
+    The settings are those given, whatever the environment says.
+    """
     check_vllm()
     if settings.srpt and not (scheduler and settings.policy == "sjf"):
         raise SettingsError("--srpt compares what is left: it needs --scheduler and --policy sjf")
@@ -110,7 +114,31 @@ def start(settings: ServingSettings, arguments: Sequence[str], *, scheduler: boo
         settings = settings.model_copy(update={"sockets": sockets})
     variables = environment(settings, arguments, os.environ)
     check(settings)
-    os.execve(call[0], call, {**os.environ, **variables})
+    others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    os.execve(call[0], call, {**others, **variables})
+
+
+def _with_config(arguments: Sequence[str]) -> list[str]:
+    """The arguments with those in front that a file given by --config says, as vLLM reads it.
+
+    Raises SettingsError for a file that cannot be read.
+    """
+    if "--config" not in arguments[:-1]:
+        return [*arguments]
+    path = arguments[arguments.index("--config") + 1]
+    yaml: Any = require("yaml", "vllm", "Reading vLLM's --config")
+    try:
+        told = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"--config {path} cannot be read: {error}") from error
+    said: list[str] = []
+    for name, value in told.items() if isinstance(told, dict) else ():
+        if isinstance(value, bool):
+            said.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            said += [f"--{name}", *map(str, values)]
+    return [*said, *arguments]
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:

@@ -3,13 +3,14 @@
 import hashlib
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
 from lengthpred.errors import MissingExtraError, SettingsError
 from lengthpred.serving.settings import ServingSettings
 from lengthpred.serving.vllm import launch, version
-from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment, start
+from lengthpred.serving.vllm.launch import MIDDLEWARE, command, environment, scheduler_class, start
 
 
 def test_what_vllm_needs_is_added() -> None:
@@ -23,6 +24,25 @@ def test_what_vllm_needs_is_added() -> None:
 @pytest.mark.parametrize("given", [["--watermark", "0.1"], ["--watermark=0.1"]])
 def test_the_users_own_watermark_stays(given: list[str]) -> None:
     assert "0.05" not in command(["model", *given])
+
+
+def test_what_a_file_of_arguments_says_is_said(tmp_path: Path) -> None:
+    """vLLM puts it in front of the command line, which outdoes it."""
+    file = tmp_path / "config.yaml"
+    file.write_text("model: m\nwatermark: 0.2\napi-key: [a, b]\nasync_scheduling: false\n")
+    given = ["--config", str(file)]
+    assert "--watermark" not in command(given) and command(given)[5:7] == given
+    keys = environment(ServingSettings(), given, {})["LENGTHPRED_API_KEY_DIGESTS"].split(",")
+    assert keys == [hashlib.sha256(key).hexdigest() for key in (b"a", b"b")]
+    assert scheduler_class(launch._with_config(given)).endswith(".LengthAwareScheduler")
+    file.write_text("scheduling-policy: fcfs\n")
+    with pytest.raises(SettingsError, match="leave"):
+        command(given)
+    assert "--middleware" in command([*given, "--scheduling-policy", "priority"])
+    for broken in ("a: [", "\0"):
+        file.write_text(broken)
+        with pytest.raises(SettingsError, match=r"config\.yaml cannot be read"):
+            command(given)
 
 
 def test_a_policy_may_be_said_twice() -> None:
