@@ -35,6 +35,8 @@ SAMPLING = (
     *("guided_choice", "guided_grammar", "structured_outputs", "length_penalty"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "verbosity"),
 )
+# What is larger or deeper is let go, as it bears on no length, and what comes after may recurse.
+MOST_SAID, DEEPEST = 64_000, 32  # characters and values; lists and objects in each other
 Turn = tuple[str, str]
 
 
@@ -75,10 +77,20 @@ def request_from_body(
 
     The prompt is the last user turn; every other turn and the instructions are the context.
     `count` tells the lengths of the assistant's earlier replies, in tokens. A prompt of token ids
-    has no text: it becomes "" and its number of tokens.
+    has no text: it becomes "" and its number of tokens. What is large or deep is not in `sampling`.
 
     Raises DataError when the body is none of the three, or holds several prompts.
     """
+    return _request(body, _sampling(body), id, tenant, count)
+
+
+def _request(
+    body: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    id: str = "",
+    tenant: str = "",
+    count: Callable[[Sequence[str]], Sequence[int]] = approximate_tokens,
+) -> Request:
     turns, prompt_tokens = _turns(body)
     last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=len(turns) - 1)
     context = ""
@@ -96,7 +108,7 @@ def request_from_body(
         temperature=temperature,
         tenant=tenant,
         id=id,
-        sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
+        sampling=sampling,
     )
 
 
@@ -108,8 +120,35 @@ def requests_from_body(body: Mapping[str, Any]) -> list[Request]:
     if isinstance(body, Mapping) and not isinstance(body.get("messages"), list):
         prompts = body.get("prompt")
         if isinstance(prompts, list) and any(isinstance(one, str | list) for one in prompts):
-            return [request_from_body({**body, "prompt": one}) for one in prompts]
+            sampling = _sampling(body)  # one for all
+            return [_request({**body, "prompt": one}, sampling) for one in prompts]
     return [request_from_body(body)]
+
+
+def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(body, Mapping):
+        return {}
+    said = {name: body[name] for name in SAMPLING if body.get(name) is not None}
+    return {name: value for name, value in said.items() if _is_small(value)}
+
+
+def _is_small(value: object) -> bool:
+    """Whether JSON is within MOST_SAID and DEEPEST."""
+    todo: list[tuple[object, int]] = [(value, 0)]
+    size = 0
+    while todo:
+        one, depth = todo.pop()
+        size += 1
+        if isinstance(one, str | list | Mapping):
+            size += len(one)
+        if size > MOST_SAID or depth > DEEPEST:
+            return False
+        if isinstance(one, Mapping):
+            size += sum(map(len, one))
+            todo += [(inner, depth + 1) for inner in one.values()]
+        elif isinstance(one, list):
+            todo += [(inner, depth + 1) for inner in one]
+    return True
 
 
 def replies_in(body: Mapping[str, Any]) -> list[str]:

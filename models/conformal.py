@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -212,8 +213,12 @@ class RefiningConformal(Conformal):
 
 
 def _digest(request: Request) -> bytes:
-    """Stands for the whole of a request, whose context alone may be 100 KB."""
-    return hashlib.blake2b(repr(request).encode(), digest_size=16).digest()
+    """Stands for the whole of a request, whose context alone may be 100 KB.
+
+    Without its tokens: a server counts them after the answer was given, and before it is observed.
+    """
+    asked = repr(replace(request, prompt_tokens=None))
+    return hashlib.blake2b(asked.encode(), digest_size=16).digest()
 
 
 def paths_of(requests: Sequence[Request]) -> list[tuple[str, ...]]:

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from lengthpred.errors import DataError
-from lengthpred.openai_body import CONTEXT_CHARS, clean, extend_context, request_from_body
+from lengthpred.openai_body import (
+    CONTEXT_CHARS,
+    clean,
+    extend_context,
+    request_from_body,
+    requests_from_body,
+)
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -23,6 +29,25 @@ def test_chat() -> None:
     assert request.reply_tokens == (3,)
     assert (request.max_tokens, request.temperature, request.model) == (9, 0.0, "m")
     assert (request.id, request.tenant, request.sampling) == ("x", "t", {"n": 2})
+
+
+def test_what_is_large_or_deep_bears_on_no_length() -> None:
+    deep: Any = "x"
+    for _ in range(600):
+        deep = [deep]
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    for said, kept in (
+        ([tool] * 20, True),
+        (deep, False),
+        ([{"a": "x" * 100_000}], False),
+        ({"x" * 100_000: 1}, False),
+        ([0] * 100_000, False),
+        ([[0] * 300] * 300, False),
+    ):
+        body = {"prompt": ["a", "b"], "tools": said, "n": 2}
+        one, other = requests_from_body(body)
+        assert one.sampling == ({"n": 2, "tools": said} if kept else {"n": 2})
+        assert one.sampling is other.sampling  # 256 prompts have one list of tools
 
 
 def test_what_follows_the_last_user_turn_is_context() -> None:

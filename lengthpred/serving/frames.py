@@ -1,8 +1,8 @@
 """What a server and the process of its predictor say to each other: JSON, and rows of floats."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from lengthpred.base import Request
 from lengthpred.distribution import LengthDistribution, LengthGrid
 
 __all__ = ["Answer", "Reply", "pack_answer", "pack_call", "unpack_answer", "unpack_call"]
+
+FIELDS = tuple(field.name for field in fields(Request) if field.name != "sampling")
 
 
 class Answer(NamedTuple):
@@ -31,17 +33,30 @@ class Reply(NamedTuple):
 
 
 def pack_call(number: int, ask: str, requests: Sequence[Request], **more: Any) -> bytes:
-    """A call, with a number that its answer repeats."""
-    body = {"number": number, "ask": ask, "requests": [asdict(r) for r in requests], **more}
-    return json.dumps(body, default=str).encode()
+    """A call, with a number that its answer repeats.
+
+    What requests say besides their texts is sent once where they share it, as those of one body do.
+    """
+    said = {id(r.sampling): r.sampling for r in requests}
+    place = {key: i for i, key in enumerate(said)}
+    rows = [[getattr(r, name) for name in FIELDS] + [place[id(r.sampling)]] for r in requests]
+    body = {"number": number, "ask": ask, "requests": rows, "said": [*said.values()], **more}
+    return json.dumps(body, default=_plain).encode()
 
 
 def unpack_call(data: bytes) -> tuple[dict[str, Any], list[Request]]:
     """All that was said of a call, and its requests."""
     body = json.loads(data)
-    return body, [
-        Request(**{**one, "reply_tokens": tuple(one["reply_tokens"])}) for one in body["requests"]
-    ]
+    requests = []
+    for *values, place in body["requests"]:
+        known = dict(zip(FIELDS, values, strict=True))
+        known["reply_tokens"] = tuple(known["reply_tokens"])
+        requests.append(Request(**known, sampling=body["said"][place]))
+    return body, requests
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def pack_answer(number: int, answer: Answer | None, error: str = "") -> bytes:

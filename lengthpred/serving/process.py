@@ -254,11 +254,13 @@ class PredictorProcess:
                 answer = Answer(*checked(dist, flags, len(batch), self._prior.grid))
                 self._give(batch, answer)
                 self._each_s += 0.2 * ((time.monotonic() - begun) / len(batch) - self._each_s)
-        except (BackendError, ValueError) as error:
-            self._fail(batch, str(error))
+        except _Dead:
+            raise
         except (EOFError, OSError):
             self._fail(batch, "its process died")
             raise _Dead("its process died") from None
+        except Exception as error:  # of one batch, as what cannot be sent: the process may live on
+            self._fail(batch, str(error) or type(error).__name__)
 
     def _overdue(self) -> Reply:
         """The reply to a call whose callers are gone: nothing else can be asked before it."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lengthpred.base import Request
+from lengthpred.base import IntArray, Request
 from lengthpred.distribution import LengthDistribution
 from lengthpred.serving.arms import ToldOrderer, read_arms
 from lengthpred.serving.feedback import FeedbackLog
@@ -100,7 +100,7 @@ class Service:
         if place.how != "predicted":
             metrics.errors.labels(place.how).inc()
             self._count_restarts()
-            self._tell(place.why)
+            self.tell("a call was ordered without a prediction", place.why)
         if place.unsure:
             metrics.unsure.inc()
             if isinstance(orderer, Orderer):
@@ -172,8 +172,19 @@ class Service:
         self.metrics.observe(dists, lengths, stopped)
         if self._kept:
             self._kept.add(requests, lengths, stopped)
-        for asker in self._askers.values():
-            asker.observe(requests, np.array(lengths, np.int64), stopped)
+        self._learn(requests, np.array(lengths, np.int64), stopped)
+
+    def _learn(self, requests: Sequence[Request], lengths: IntArray, stopped: list[bool]) -> None:
+        learners: list[Asker | PredictorProcess] = [*self._askers.values()]
+        # What answers second has a process of its own, which remembers what it answered.
+        learners += [holder.process for holder in self._holders.values()]
+        for one in learners:
+            try:
+                one.observe(requests, lengths, stopped)
+            except Exception as error:  # a predictor may raise what it likes
+                self.tell(
+                    "a predictor did not learn from a length", f"{type(error).__name__}: {error}"
+                )
 
     def named(self, id: str, name: str) -> None:
         """The server gave a call a name of its own, and may have told its length already."""
@@ -181,6 +192,12 @@ class Service:
         claimed = [one for one in self._unclaimed if one.rpartition("_")[0] == name]
         if claimed:
             self.finished([self._unclaimed.pop(one) for one in claimed])
+
+    def tell(self, what: str, why: str) -> None:
+        """Log a failure; not each one, as there may be many a second."""
+        if time.monotonic() >= self._told_s + TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            log.warning("%s: %s", what, why)
 
     def close(self) -> None:
         """End what it started."""
@@ -203,12 +220,6 @@ class Service:
                 process = PredictorProcess(artifact, deadline_s=hold_s, refine=True)
                 self._holders[id(asker)] = Holder(process, hold_s, lambda: self.queue)
         return Orderer(self._askers[artifact], policy, self.settings.ordering, blind=blind)
-
-    def _tell(self, why: str) -> None:
-        """Log a failure; not each one, as there may be many a second."""
-        if time.monotonic() >= self._told_s + TELL_EVERY_S:
-            self._told_s = time.monotonic()
-            log.warning("a call was ordered without a prediction: %s", why)
 
     def _count_restarts(self) -> None:
         processes = [a.process for a in self._askers.values() if isinstance(a, Remote)]

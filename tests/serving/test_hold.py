@@ -16,7 +16,7 @@ from lengthpred import Request, load
 from lengthpred.base import Refiner
 from lengthpred.serving import service as module
 from lengthpred.serving.metrics import ServingMetrics
-from lengthpred.serving.service import Service
+from lengthpred.serving.service import Finished, Service
 from lengthpred.serving.settings import ServingSettings
 from tests.builders import build, synthetic_rows
 
@@ -69,6 +69,21 @@ def test_old_word_of_a_queue_is_none(service: Service, monkeypatch: pytest.Monke
     assert service.queue == 7
     monkeypatch.setattr(module, "QUEUE_S", -1.0)
     assert service.queue == 0
+
+
+def test_lengths_are_told_to_who_answers_first_and_second(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[Request]] = []
+    (holder,), (asker,) = service._holders.values(), service._askers.values()
+    for one in (holder.process, asker):
+        monkeypatch.setattr(
+            one, "observe", lambda requests, lengths, stopped: told.append(requests)
+        )
+    service.queued(0, 0)
+    place(service, UNLIKE, "learn")
+    service.finished([Finished(id="cmpl-learn-0", length=7, stopped=False, prompt_tokens=9)])
+    assert [one.prompt_tokens for requests in told for one in requests] == [9, 9]
 
 
 def test_what_is_sure_is_not_held(service: Service) -> None:

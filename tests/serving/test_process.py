@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,11 @@ def test_frames_say_what_they_were_told() -> None:
     body, read = unpack_call(pack_call(7, "refine", requests, deadline_s=0.5))
     assert (body["number"], body["ask"], body["deadline_s"]) == (7, "refine", 0.5)
     assert read == requests
+    shared = {"tools": ["t" * 1000]}
+    several = [Request(prompt=f"{i}", sampling=shared) for i in range(50)]
+    packed = pack_call(7, "predict", [*several, Request(sampling={"n": 2})])
+    assert unpack_call(packed)[1] == [*several, Request(sampling={"n": 2})]
+    assert len(packed) < 20_000  # what they share is sent once
     dist = build("histogram").predict(requests).given([3, 0, 9, 1, 2])  # type: ignore[attr-defined]
     flags = np.array([True, False, False, True, False])
     number, answer, error = unpack_answer(pack_answer(7, Answer(dist, flags)), dist.grid)
@@ -188,6 +195,35 @@ def test_one_that_raises_says_why_and_lives_on(tmp_path: Path) -> None:
         good = process.ask(requests[0]).exception(WAIT_S)
         assert process.pid == before and process.stats().restarts == 0
         assert good is None or isinstance(good, BackendError)
+
+
+@pytest.mark.slow
+def test_a_request_that_cannot_be_sent_fails_alone(process: PredictorProcess) -> None:
+    deep: list[Any] = []
+    for _ in range(50_000):
+        deep = [deep]
+    before, pid = process.stats().restarts, process.pid
+    assert "recursion" in error_of(process.ask(Request(sampling={"tools": deep})))
+    assert process.ask(Request(prompt="list")).result(WAIT_S).dist.mean()[0] > 0
+    assert process.pid == pid and process.stats().restarts == before
+
+
+@pytest.mark.slow
+def test_second_opinions_learn_where_they_are_given(tmp_path: Path) -> None:
+    correcting = Conformal(build("cascade"))  # type: ignore[arg-type]
+    artifact = str(correcting.save(tmp_path / "c"))
+    requests = [Request(prompt="\u5149" * (2000 + i), model="m") for i in range(64)]
+    with PredictorProcess(artifact, deadline_s=EASY_S, refine=True) as process:
+
+        def median() -> float:
+            answers = [process.ask(one).result(WAIT_S) for one in requests]
+            assert all(answer.flags[0] for answer in answers)
+            return float(np.mean([answer.dist.median()[0] for answer in answers]))
+
+        before = median()
+        counted = [replace(one, prompt_tokens=9000) for one in requests]  # after the answer
+        process.observe(counted, np.full(64, 2500), np.zeros(64, np.bool_))
+        wait_for(lambda: median() > before + 10)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from lengthpred.serving.service import Finished
+from lengthpred.serving.service import Finished, Service
 from lengthpred.serving.vllm.process import running_service
 
 __all__ = ["LengthStatLogger"]
@@ -34,20 +34,27 @@ class LengthStatLogger(StatLoggerBase):  # type: ignore[misc]
         service = running_service()
         if service is None:
             return
-        if scheduler_stats is not None:
-            service.queued(engine_idx, scheduler_stats.num_waiting_reqs)
-        done = [
-            Finished(
-                id=one.request_id,
-                length=one.num_generation_tokens,
-                stopped=stopped,
-                prompt_tokens=one.num_prompt_tokens,
-            )
-            for one in (iteration_stats.finished_requests if iteration_stats else ())
-            if one.request_id and (stopped := COMPLETE.get(one.finish_reason)) is not None
-        ]
-        if done:
-            service.finished(done)
+        try:
+            _hand_on(service, scheduler_stats, iteration_stats, engine_idx)
+        except Exception as error:  # which would end that task, and with it all answers
+            service.tell("what vLLM counted was lost", f"{type(error).__name__}: {error}")
 
     def log_engine_initialized(self) -> None:
         """See `StatLoggerBase`."""
+
+
+def _hand_on(service: Service, scheduler_stats: Any, iteration_stats: Any, engine: int) -> None:
+    if scheduler_stats is not None:
+        service.queued(engine, scheduler_stats.num_waiting_reqs)
+    done = [
+        Finished(
+            id=one.request_id,
+            length=one.num_generation_tokens,
+            stopped=stopped,
+            prompt_tokens=one.num_prompt_tokens,
+        )
+        for one in (iteration_stats.finished_requests if iteration_stats else ())
+        if one.request_id and (stopped := COMPLETE.get(one.finish_reason)) is not None
+    ]
+    if done:
+        service.finished(done)

@@ -80,10 +80,18 @@ def _shapes(rng: random.Random, prompts: int) -> list[Any]:
         {"prompt": text, "sampling": {"priority": first}, "priority": first},
         {"messages": [{"role": "user", "content": text, "priority": first}], "priority": "0"},
         {"messages": [{"role": "user", "content": "a"}], "prompt": text, "input": text},
+        {"prompt": text, "tools": _deep(rng.randrange(600)), "stop": _deep(rng.randrange(300))},
         {"prompt": text, "tools": [{"a": text}] * 20, "vllm_xargs": {"priority": first}},
         {"messages": [{"role": "user", "content": text}], "response_format": {"type": "json"}},
         *([], None, 1, "x", {}),
     ]
+
+
+def _deep(depth: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
 
 
 def _torn(rng: random.Random, raw: bytes) -> list[bytes]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from lengthpred import Request
 from lengthpred.serving.metrics import ServingMetrics
-from lengthpred.serving.service import Service
+from lengthpred.serving.service import Finished, Service
 from lengthpred.serving.settings import ServingSettings
 from lengthpred.serving.vllm import middleware as module
 from lengthpred.serving.vllm.middleware import LengthPriorityMiddleware
@@ -49,6 +50,22 @@ def call(app: App, *parts: bytes, whole: bool = True, type: str = "http") -> lis
     scope = {"type": type, "method": "POST", "path": path, "headers": []}
     asyncio.run(LengthPriorityMiddleware(app)(scope, receive, send))
     return out
+
+
+def test_a_predictor_that_cannot_learn_loses_no_length(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    (asker,) = service._askers.values()
+    monkeypatch.setattr(asker, "observe", broken)
+    asyncio.run(service.place([Request(prompt="a")], "r", 2e9))
+    service.finished([Finished(id="cmpl-r-0", length=7, stopped=False)])
+    known = service.metrics.registry.get_sample_value(
+        "lengthpred_true_lengths_total", {"result": "known"}
+    )
+    assert known == 1 and "RecursionError: too deep" in caplog.text
 
 
 def test_a_client_that_leaves_is_told_of(service: Service) -> None:
