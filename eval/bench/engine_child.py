@@ -10,6 +10,7 @@ from typing import Any
 from lengthpred.eval.bench.child import answer_jobs
 from lengthpred.ordering import priority
 from lengthpred.serving.news import Outbox
+from lengthpred.serving.vllm.launch import WATERMARK
 
 
 def main() -> None:
@@ -24,6 +25,8 @@ def _engine(arguments: list[str]) -> Any:
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
     chosen = EngineArgs.from_cli_args(parser.parse_args(["--model", *arguments]))
     chosen.scheduling_policy, chosen.disable_log_stats = "priority", False
+    if not any(one.partition("=")[0] == "--watermark" for one in arguments):
+        chosen.watermark = float(WATERMARK)  # as `serve` does
     return LLM.from_engine_args(chosen)
 
 

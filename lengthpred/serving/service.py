@@ -140,9 +140,13 @@ class Service:
         self.metrics.refined.labels("let go" if better is None else "refined").inc()
         return place if better is None else orderer.again(place, better, arrived)
 
-    def place_unread(self, arrived_unix_s: float) -> int:
-        """The key of a call that was not read: too large, or no JSON."""
-        self.metrics.calls.labels("unread").inc()
+    def place_unread(self, arrived_unix_s: float, counted: bool = False) -> int:
+        """The key of a call that was not read: too large, or no JSON.
+
+        counted: as something else.
+        """
+        if not counted:
+            self.metrics.calls.labels("unread").inc()
         return self._orderer.place_without([Request()], arrived_unix_s).priority
 
     def finished(self, answers: Sequence[Finished]) -> None:

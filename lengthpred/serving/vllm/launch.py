@@ -15,7 +15,7 @@ from lengthpred.serving.order import asker_of
 from lengthpred.serving.settings import VARIABLES, ServingSettings
 from lengthpred.serving.vllm.version import check_vllm
 
-__all__ = ["check", "check_vllm", "command", "environment", "scheduler_class", "start"]
+__all__ = ["WATERMARK", "check", "check_vllm", "command", "environment", "scheduler_class", "start"]
 
 MIDDLEWARE = "lengthpred.serving.vllm.middleware.LengthPriorityMiddleware"
 SCHEDULERS = tuple(

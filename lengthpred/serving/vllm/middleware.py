@@ -93,7 +93,7 @@ class LengthPriorityMiddleware:
         if asked:
             key = (await self.service.place(asked, id, arrived, arm)).priority
         else:
-            key = self.service.place_unread(arrived)
+            key = self.service.place_unread(arrived, counted=asked == BEAMS)
         headers = _with_key(scope, key)
         if not given:
             headers = [pair for pair in headers if pair[0].lower() != ID_HEADER]

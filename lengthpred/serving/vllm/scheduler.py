@@ -35,6 +35,7 @@ __all__ = ["LengthAwareAsyncScheduler", "LengthAwareScheduler"]
 OWN_NAME = re.compile(r"(?:\d+_)?(?P<external>.*?)(?:-[0-9a-f]{8})?", re.DOTALL)
 LOOK_EVERY = 16  # steps between two looks at the progress of what runs
 REMEMBERED = 4096  # news of calls that have not come here
+LENGTHS = ("sjf", "gittins")  # policies whose cost is tokens that shrink as they are written
 MARGIN = 300  # tokens less that one must have left to take the slot of another
 
 
@@ -57,6 +58,7 @@ class _LengthAware:
         settings = ServingSettings.from_environment()
         self._aging, self._cap = settings.ordering.aging, settings.ordering.cap
         self._srpt, self._ratio = settings.srpt, settings.ordering.preemption_ratio
+        self._shrinks = settings.policy in LENGTHS
         self._costs: dict[str, float] = {}
         self._called: dict[str, list[str]] = {}
         self._early: OrderedDict[str, int] = OrderedDict()
@@ -67,13 +69,18 @@ class _LengthAware:
             self._inbox = Inbox(settings.sockets, rank)
 
     def add_request(self, request: Any) -> None:
-        """Note what a new request costs, by its key, before it is queued by that."""
+        """Note what a new request costs, by its key, before it is queued by that.
+
+        A key that is none of ours, as of a call that passed the middleware, stays as it is.
+        """
         scheduler: Any = self
         if request.request_id not in scheduler.requests:
             calls = _calls(request)
             for call in calls:
                 self._called.setdefault(call, []).append(request.request_id)
-            self._costs[request.request_id] = request.priority / SCALE - self._aged(request)
+            cost = request.priority / SCALE - self._aged(request)
+            if abs(cost) <= 2 * self._cap:
+                self._costs[request.request_id] = cost
             for key in [self._early[call] for call in calls if call in self._early][:1]:
                 self._take(request, key)
         super().add_request(request)  # type: ignore[misc]
@@ -169,8 +176,12 @@ class _LengthAware:
         request.priority = self._key_of_rest(request)
 
     def _key_of_rest(self, request: Any) -> int:
-        left = self._costs.get(request.request_id, 0.0) - float(request.num_output_tokens)
-        return round(SCALE * (max(left, 1.0) + self._aged(request)))
+        cost = self._costs.get(request.request_id)
+        if cost is None:
+            return int(request.priority)
+        if self._shrinks:
+            cost = max(cost - float(request.num_output_tokens), 1.0)
+        return round(SCALE * (cost + self._aged(request)))
 
 
 def _key(request: Any) -> int:

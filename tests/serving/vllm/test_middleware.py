@@ -140,6 +140,7 @@ def test_or_let_through_and_counted(serve: Make) -> None:
     run(client.post("/v1/completions", json={"prompt": "a", "use_beam_search": True}))
     assert seen[1][0]["count"] == "1"
     assert counted(service, "calls_total", place="unordered") == 2
+    assert not counted(service, "calls_total", place="unread")
 
 
 def test_beam_search_is_refused(serve: Make) -> None:

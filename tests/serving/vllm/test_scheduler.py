@@ -13,7 +13,7 @@ import pytest
 
 from lengthpred.eval.replay.vllm_scheduler import make_scheduler
 from lengthpred.eval.replay.workload import Engine
-from lengthpred.ordering import EPOCH_S, priority
+from lengthpred.ordering import EPOCH_S, SCALE, priority
 from lengthpred.serving.news import Inbox, Outbox
 from tests.serving.vllm.stepping import ASYNC, SYNC, add, run
 
@@ -99,6 +99,27 @@ def test_the_one_with_most_left_gives_way(folder: Path) -> None:
     ends = run(scheduler)
     assert ends == [long, short]
     assert (one.num_preemptions, other.num_preemptions > 0) == (0, True)
+
+
+@pytest.mark.vllm
+def test_keys_that_are_no_lengths_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a call that passed the middleware, and all under a policy that counts no tokens."""
+    pytest.importorskip("vllm")
+    scheduler = make_scheduler(Engine(slots=2, token_budget=256), 400, SYNC)
+    own = scheduler.requests[add(scheduler, "own", 200, 200.0)]
+    stock = scheduler.requests[add(scheduler, "stock", 200, 0.0, key=0)]
+    told = own.priority
+    run(scheduler, 100)
+    assert own.priority < told - 50 * SCALE and stock.priority == 0
+    monkeypatch.setenv("LENGTHPRED_POLICY", "longest-first")
+    scheduler = make_scheduler(Engine(slots=2, token_budget=256), 400, SYNC)
+    kept = scheduler.requests[add(scheduler, "long", 200, 96.0)]
+    told = kept.priority
+    run(scheduler, 100)
+    assert kept.priority == told
+    Outbox(folder).tell("long", told + SCALE)
+    run(scheduler, 20)
+    assert kept.priority == told + SCALE
 
 
 @pytest.mark.vllm
