@@ -14,6 +14,7 @@ from lengthpred.base import Request
 from lengthpred.data.importing import import_table
 from lengthpred.data.table import Table
 from lengthpred.errors import DataError, SettingsError
+from lengthpred.openai_body import request_from_body
 from lengthpred.serving.feedback import FeedbackLog
 
 WAIT_S = 30.0
@@ -45,6 +46,21 @@ def test_what_was_kept_comes_back_as_a_table(tmp_path: Path) -> None:
     assert [r.prompt for r in rows.requests] == [r.prompt for r in REQUESTS] + [REQUESTS[0].prompt]
     assert rows.truth.tolist() == [*range(40), 99] and rows.truth_censored.tolist()[7]
     assert rows.requests[0].prompt_tokens == 9 and rows.columns["arrival_s"].min() > 1.7e9
+
+
+def test_turns_of_a_conversation_are_one_group(tmp_path: Path) -> None:
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    more = [*talk, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Why?"}]
+    long = [*more, {"role": "assistant", "content": "x" * 5000}, {"role": "user", "content": "So?"}]
+    other = [talk[0], {"role": "user", "content": "Ho"}]
+    bodies = [{"messages": messages} for messages in (talk, more, long, other, other[1:])]
+    with FeedbackLog(tmp_path / "kept", keep_prompts=True) as log:
+        log.add([request_from_body(body) for body in bodies], [1] * 5, [False] * 5)
+    rows = table(tmp_path / "kept", tmp_path / "t.parquet").rows()
+    first, second, lost, another, bare = rows.groups.tolist()
+    # How the third turn's conversation began is not known any more.
+    assert first == second and len({first, lost, another, bare}) == 4
+    assert rows.columns["turn"].tolist() == [0, 1, 2, 0, 0]
 
 
 def test_prompts_are_not_kept_unless_asked_for(tmp_path: Path) -> None:

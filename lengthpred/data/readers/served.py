@@ -1,8 +1,10 @@
 """True lengths that a server kept: a folder of JSON lines and Parquet.
 
-`lengthpred.serving.feedback` writes them, in the columns of a table.
+`lengthpred.serving.feedback` writes them, in the columns of a table. Whose prompts were kept are
+grouped by how their conversation begins: nothing else in a call says which one it is of.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -15,12 +17,14 @@ import pyarrow.parquet as pq
 from lengthpred.data.readers.base import Draft, Row, Source, length_fault
 from lengthpred.data.report import ImportReport
 from lengthpred.errors import DataError
+from lengthpred.openai_body import CONTEXT_CHARS, extend_context
 from lengthpred.serving.feedback import PATTERN
 
 __all__ = ["read"]
 
 KINDS = ("jsonl", "parquet")
 BATCH = 1024
+USER = "\nuser: "
 
 
 def read(source: Source, report: ImportReport) -> Iterator[Draft]:
@@ -45,7 +49,18 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
 
 
 def _same(row: Row, counts: object) -> list[Row]:
-    return [row]
+    group = row.get("group") or _conversation(row)
+    return [{**row, "group": group, "turn": len(row.get("reply_tokens") or ())}]
+
+
+def _conversation(row: Row) -> str | None:
+    """The same for all turns of a conversation: how it begins. None where that is not known."""
+    prompt, context = row.get("prompt") or "", row.get("context") or ""
+    if not prompt or len(context) >= CONTEXT_CHARS:
+        return None
+    all_of = extend_context(context, "user", prompt, limit=len(context) + len(prompt) + len(USER))
+    opening = all_of.partition("\nassistant: ")[0]
+    return hashlib.sha256(opening.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _fault(row: Any) -> str:
