@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from lengthpred.cli.console import print_json, stdout, steps
+from lengthpred.cli.named import say_origin
 
 if TYPE_CHECKING:
     from lengthpred.eval.drift import DriftReplay
@@ -54,6 +55,7 @@ def drift(
     from lengthpred.models.drift import DriftSettings
 
     predictor = load(directory)
+    say_origin(predictor)
     table = Table(data)
     rows = table.rows()
     with steps("replaying") as on_progress:

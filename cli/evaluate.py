@@ -8,7 +8,14 @@ import numpy as np
 import typer
 
 from lengthpred.cli.console import stdout, steps
-from lengthpred.cli.named import fitted, is_control, labels, load_named, parse_ratios
+from lengthpred.cli.named import (
+    fitted,
+    is_control,
+    labels,
+    load_named,
+    parse_ratios,
+    seen_in_training,
+)
 from lengthpred.errors import DataError, LengthPredError
 
 if TYPE_CHECKING:
@@ -123,6 +130,7 @@ def evaluate(
             cost=cost,
             on_progress=on_progress,
         )
+    comparison.notes.extend(seen_in_training(own, table))
     document = Document(command_line(), table.fingerprint, seed, comparison.results)
     console = tell_results(
         document,

@@ -1,15 +1,25 @@
 """Predictors as a user names them: artifacts in folders and on the hub, and controls by name."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from lengthpred.artifact import Storable
 from lengthpred.errors import ArtifactError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from lengthpred.base import Detector, Predictor
-    from lengthpred.data.table import Rows
+    from lengthpred.data.table import Rows, Table
 
-__all__ = ["fitted", "is_control", "labels", "load_named", "parse_ratios", "say_origin"]
+__all__ = [
+    "fitted",
+    "is_control",
+    "labels",
+    "load_named",
+    "parse_ratios",
+    "say_origin",
+    "seen_in_training",
+]
 
 
 def parse_ratios(text: str) -> list[float]:
@@ -72,10 +82,28 @@ def say_origin(loaded: object) -> None:
             soft_wrap=True,
         )
     elif origin := getattr(loaded, "origin", ""):
-        source = getattr(getattr(loaded, "fallback", loaded), "source", None)
-        urls = ", ".join(getattr(source, "url", ()))
+        urls = ", ".join(dict.fromkeys(_urls(loaded)))
         sends = f", which sends prompts to {urls}" if urls else ""
         stderr.print(f"note: loaded {origin}{sends}", highlight=False, markup=False, soft_wrap=True)
+
+
+def seen_in_training(artifacts: Mapping[str, object], table: "Table") -> Iterator[str]:
+    """A sentence for each artifact that was trained on the very table."""
+    for name, one in artifacts.items():
+        if getattr(getattr(one, "card", None), "fingerprint", "") == table.fingerprint:
+            yield (
+                f"{name} was trained on this very table, which flatters it: `lengthpred data "
+                "split` keeps a part for the comparison."
+            )
+
+
+def _urls(part: object) -> Iterator[str]:
+    """Where an artifact, or a part of it however deep, sends prompts to."""
+    yield from getattr(getattr(part, "source", None), "url", ())
+    for value in getattr(part, "__dict__", {}).values():
+        for inner in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(inner, Storable):
+                yield from _urls(inner)
 
 
 def labels(names: list[str]) -> dict[str, str]:

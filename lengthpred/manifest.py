@@ -87,7 +87,8 @@ def _manifest(raw: Mapping[str, Any]) -> Manifest:
 def is_inside(name: str) -> bool:
     """Whether a listed name stays inside the artifact, on every operating system."""
     pure = PurePosixPath(name)
-    bad = pure.is_absolute() or ".." in pure.parts or not pure.parts
+    # Written otherwise, as ./x, a name could lead back to where it stands.
+    bad = pure.is_absolute() or ".." in pure.parts or not pure.parts or str(pure) != name
     return not bad and not any(letter in name for letter in "\\:\0")
 
 

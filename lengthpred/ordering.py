@@ -89,6 +89,7 @@ class OrderingSettings:
 
 
 DEFAULTS = OrderingSettings()
+WHOLE = OrderingSettings(cap=2.0**31)  # of a batch that is there as a whole
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,13 @@ def prioritize(
     requests: Sequence[Request | str],
     predictor: Predictor,
     policy: str = "sjf",
-    settings: OrderingSettings = DEFAULTS,
+    settings: OrderingSettings = WHOLE,
 ) -> list[int]:
     """Priorities of a batch that is there as a whole, for `vllm.LLM.generate(priority=...)`.
 
     A string is a prompt. `longest-first` raises the tokens a second of a fixed batch, `sjf` lowers
-    its mean latency. Raises SettingsError for an unknown policy.
+    its mean latency. Nothing has to be bounded against those that come later, so by default no
+    length is too long to be told from another. Raises SettingsError for an unknown policy.
     """
     asked = [r if isinstance(r, Request) else Request(prompt=r) for r in requests]
     costs = cost(policy, predictor.predict(asked), asked, None, settings)

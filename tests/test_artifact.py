@@ -169,7 +169,19 @@ def test_unknown_kind(saved: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret", "/etc/passwd", "..\\secret", "C:secret", "a/../../secret", "", ".", "x\0y"],
+    [
+        "../secret",
+        "/etc/passwd",
+        "..\\secret",
+        "C:secret",
+        "a/../../secret",
+        "",
+        ".",
+        "x\0y",
+        "./x",
+        "a//x",
+        "x/",
+    ],
 )
 def test_names_that_lead_out(saved: Path, name: str) -> None:
     (saved.parent / "secret").write_bytes(b"")
@@ -184,6 +196,16 @@ def test_links_that_lead_out(saved: Path, tmp_path: Path) -> None:
     notes.rename(tmp_path / "elsewhere.txt")
     notes.symlink_to(tmp_path / "elsewhere.txt")
     with pytest.raises(ArtifactError, match="leads out of the artifact"):
+        load(saved)
+
+
+def test_a_part_that_leads_back_is_refused(saved: Path) -> None:
+    """Each level would hold all that the one above does, without an end."""
+    (saved / "part").symlink_to(saved)
+    (saved / "notes").write_bytes(b"")
+    entry = {"sha256": sha256(b""), "size": 0}
+    rewrite(saved, lambda raw: raw["files"].update({"notes": entry, "part/notes": entry}))
+    with pytest.raises(ArtifactError, match="part is a link"):
         load(saved)
 
 

@@ -161,6 +161,10 @@ def test_a_batch_of_strings_is_given_priorities() -> None:
     reverse = prioritize(asked, lengths, "longest-first")
     assert sorted(range(3), key=reverse.__getitem__) == [1, 0, 2]
     assert prioritize([], lengths) == []
+    # Of a batch nothing has to be bounded: what reasons for long is told apart, too.
+    reasoning = ByPrompt({"a": 9000, "b": 30_000, "c": 5000})
+    keys = prioritize(["a", "b", "c"], reasoning, "longest-first")
+    assert np.argsort(keys).tolist() == [1, 0, 2]
 
 
 def test_an_unknown_policy_is_told_the_nearest() -> None:

@@ -23,10 +23,11 @@ from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import BoostedSettings, TreeSettings
 
-__all__ = ["rank_targets", "regression", "train", "train_trees"]
+__all__ = ["model_levels", "rank_targets", "regression", "train", "train_trees"]
 
 MIN_ROWS = 20
 MIN_TABLE_ROWS = 300
+LEVEL_ROWS = 20.0  # that a target model's level needs to count half
 
 B = TypeVar("B", bound=Boosted)
 # From features (n, features) and targets (n,) to LightGBM's parameters and its data set.
@@ -81,7 +82,7 @@ def train_trees(
         raise DataError(f"calibration needs {MIN_ROWS} rows; there are {len(calibration)}")
     targets = rank_targets(rows) if targets is None else targets
     mean = float(targets.mean())
-    levels = _levels(rows, targets - mean)
+    levels = model_levels(rows, targets - mean)
     tokens = [text_features.words(request.prompt) for request in rows.requests]
     matrix = _matrix(tokens, settings.bits)
     linear, weights = _stacked(matrix, targets - mean, rows.groups, settings, rng, on_progress)
@@ -112,12 +113,13 @@ def rank_targets(rows: Rows) -> FloatArray:
     return means
 
 
-def _levels(rows: Rows, targets: FloatArray) -> dict[str, float]:
+def model_levels(rows: Rows, targets: FloatArray) -> dict[str, float]:
+    """How far each target model's answers lie from the mean, shrunk for thin ones."""
     models = np.array([request.model for request in rows.requests], object)
     return {
-        str(model): float(targets[models == model].mean())
-        for model in sorted(set(models.tolist()))
-        if model
+        str(name): float(targets[models == name].sum() / ((models == name).sum() + LEVEL_ROWS))
+        for name in sorted(set(models.tolist()))
+        if name
     }
 
 

@@ -93,6 +93,11 @@ class Loop:
         self.kept = _copy(self.network)
         self._resume()
         self._steps(train, valid)
+        if self.step and self.best == float("inf"):
+            raise SettingsError(
+                "training the encoder came to no finite loss on the validation rows: lower its "
+                "learning rates (learning_rate, head_learning_rate)"
+            )
         # Its forward is wrapped, for the precision, as long as it is prepared.
         self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
         self.network.load_state_dict(self.kept)

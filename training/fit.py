@@ -263,7 +263,7 @@ def _unseen(held: Rows, rows: Rows, calibration: Table) -> Rows:
 
 def _contents(rows: Rows) -> Any:
     columns = {name: [getattr(r, name) for r in rows.requests] for name in ("context", "prompt")}
-    return content_keys(columns, len(rows))
+    return content_keys(columns, len(rows), 0)
 
 
 def _card(part: object) -> Card:

@@ -15,7 +15,7 @@ from lengthpred.distribution import LengthGrid
 from lengthpred.errors import DataError
 from lengthpred.models.backends.base import Backend, Source, open_backend
 from lengthpred.models.slm_prefill import Prefill, features, reading
-from lengthpred.training.boosted import rank_targets
+from lengthpred.training.boosted import model_levels, rank_targets
 from lengthpred.training.calibration import fit_score_table
 from lengthpred.training.progress import OnProgress, silent
 from lengthpred.training.settings import SlmPrefillSettings
@@ -25,8 +25,6 @@ __all__ = ["fit_head", "fit_ridge", "train"]
 
 # For each row: features are many and rows may be few, so up to a head that says next to nothing.
 PENALTIES = np.logspace(-2, 4, 25)
-# Rows that a target model's level needs to count half.
-LEVEL_ROWS = 20.0
 # Of the marginal at a score: those of few rows are noisy, and intervals would be too narrow.
 PRIOR_STRENGTH = 5.0
 BATCH = 64
@@ -77,7 +75,7 @@ def fit_head(
         )
     targets = rank_targets(rows)
     mean = float(targets.mean())
-    levels = _levels(rows, targets - mean)
+    levels = model_levels(rows, targets - mean)
     level = np.array([levels.get(request.model, 0.0) for request in rows.requests])
     fold = _folds(rows.groups, folds, rng)
     weights, bias, scores = fit_ridge(table, targets - mean - level, fold)
@@ -130,16 +128,6 @@ def _paths(scaled: FloatArray, targets: FloatArray) -> FloatArray:
     shrunk = size / (size**2 + PENALTIES[:, None] * len(targets))
     found: FloatArray = (shrunk * (left.T @ targets)) @ right
     return found
-
-
-def _levels(rows: Rows, targets: FloatArray) -> dict[str, float]:
-    """How far each target model's answers lie from the mean, shrunk for thin ones."""
-    models = np.array([request.model for request in rows.requests], object)
-    return {
-        str(name): float(targets[models == name].sum() / ((models == name).sum() + LEVEL_ROWS))
-        for name in sorted(set(models.tolist()))
-        if name
-    }
 
 
 def _folds(groups: IntArray, folds: int, rng: np.random.Generator) -> IntArray:

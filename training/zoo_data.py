@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import samefile
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,10 @@ def make_parts(
                 kept = out / "train.parquet"
                 if kept.exists() and not force:
                     raise DataError(f"{kept} exists already: add --force")
+                if kept.exists() and any(samefile(kept, one.path) for one in (table, test)):
+                    raise DataError(
+                        f"{kept} is an input, and would be replaced: choose another --out"
+                    )
             table = _sample(table, kept, max_rows, seed)
             written = [kept]
         if test is not None:

@@ -20,11 +20,19 @@ def group_keys(columns: Mapping[str, list[Any]], n: int, offset: int) -> IntArra
     return hashes([f"\1{group}" if group else f"\0{offset + i}" for i, group in enumerate(groups)])
 
 
-def content_keys(columns: Mapping[str, list[Any]], n: int) -> IntArray:
-    """A hash of each row's context and prompt, (n,); columns as in `group_keys`."""
+def content_keys(columns: Mapping[str, list[Any]], n: int, offset: int) -> IntArray:
+    """A hash of each row's context and prompt, (n,); arguments as in `group_keys`.
+
+    Where neither is known, rows that look alike are not the same.
+    """
     prompts, contexts = (columns.get(name) or [""] * n for name in ("prompt", "context"))
-    pairs = zip(contexts, prompts, strict=True)
-    return hashes([f"{context or ''}\0{prompt or ''}" for context, prompt in pairs])
+    pairs = enumerate(zip(contexts, prompts, strict=True), offset)
+    return hashes(
+        [
+            f"{context or ''}\0{prompt or ''}" if context or prompt else f"\1{i}"
+            for i, (context, prompt) in pairs
+        ]
+    )
 
 
 def hashes(texts: Sequence[str]) -> IntArray:

@@ -64,11 +64,14 @@ def _keys(columns: Mapping[str, list[Any]], n: int, offset: int, by: str) -> Key
     turns = zip(column("turn"), column("reply_tokens"), strict=True)
     return Keys(
         group=group_keys(columns, n, offset),
-        content=content_keys(columns, n),
+        content=content_keys(columns, n, offset),
         prompt=hashes(prompts),
         first=np.array([not turn and not replies for turn, replies in turns], bool),
         tokens=_own_tokens(prompts, contexts, column("prompt_tokens")),
-        longest=np.array([max(lengths or [0]) for lengths in column("output_tokens")], np.int64),
+        longest=np.array(
+            [max(filter(None, lengths or ()), default=0) for lengths in column("output_tokens")],
+            np.int64,
+        ),
         value=np.array(_values(column(by), prompts, by), dtype=np.str_),
     )
 

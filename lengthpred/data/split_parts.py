@@ -33,6 +33,12 @@ def write_parts(
     part: number in PARTS of each row, (n,), or DROPPED. held: which rows are out of distribution,
     (n,). domains: what fills an empty domain, (n,). on_progress: called with (done, total) rows.
     """
+    for name in PARTS:
+        place = out / f"{name}.parquet"
+        if place.exists() and os.path.samefile(place, table.path):
+            raise DataError(
+                f"{place} is the table to be split, which would be replaced: choose another --out"
+            )
     done, total = 0, len(PARTS) * len(table)
 
     def rows(number: int) -> Iterator[pa.RecordBatch]:

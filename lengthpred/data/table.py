@@ -105,7 +105,7 @@ class Table:
             for batch in self.batches(("group", "context", "prompt")):
                 columns = batch.to_pydict()
                 n = len(batch)
-                keys.append((group_keys(columns, n, offset), content_keys(columns, n)))
+                keys.append((group_keys(columns, n, offset), content_keys(columns, n, offset)))
                 offset += n
             own, content = (np.concatenate(column) for column in zip(*keys, strict=True))
             self._groups = joined_groups(own, content)

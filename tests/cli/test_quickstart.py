@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lengthpred.cli.quickstart import _check_seed
+from lengthpred.errors import SettingsError
+from tests.builders import build
 from tests.cli.commands import answered
 
 KINDS = ("histogram", "boosted", "detector", "sqlm")
@@ -24,6 +27,20 @@ def numbers(out: Path) -> list[dict[str, object]]:
     """What was measured; what it cost differs from run to run."""
     rows: list[dict[str, object]] = json.loads((out / "eval.json").read_text())["rows"]
     return [row for row in rows if not str(row["metric"]).startswith("us_per_request")]
+
+
+def test_a_folder_is_made_with_one_seed(tmp_path: Path) -> None:
+    """Artifacts of another split would be scored on rows that they were trained on."""
+    _check_seed(tmp_path, 0, False)
+    _check_seed(tmp_path, 0, False)
+    with pytest.raises(SettingsError, match="was made with --seed 0"):
+        _check_seed(tmp_path, 1, False)
+    whole = build("constant").save(tmp_path / "boosted")
+    (tmp_path / "mine").write_text("kept")
+    _check_seed(tmp_path, 1, True)
+    assert not (whole / "manifest.json").exists() and (tmp_path / "mine").exists()
+    with pytest.raises(SettingsError, match="was made with --seed 1"):
+        _check_seed(tmp_path, 0, False)
 
 
 @pytest.mark.slow

@@ -189,6 +189,13 @@ def test_what_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--force"):
         split_table(path, tmp_path / "s")
     split_table(path, tmp_path / "s", force=True)
+    kept = (tmp_path / "s" / "train.parquet").read_bytes()
+    with pytest.raises(DataError, match=r"train\.parquet is the table to be split"):
+        split_table(type(path)(tmp_path / "s" / "train.parquet"), tmp_path / "s", force=True)
+    assert (tmp_path / "s" / "train.parquet").read_bytes() == kept
+    # What reads a part says what is wrong with a length that is none.
+    nothing = [{**row, "output_tokens": [None]} for row in conversations(90)]
+    assert split_table(table(tmp_path, nothing), tmp_path / "n").rows["train"]
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == sorted(
         f"{name}.parquet" for name in PARTS
     )

@@ -8,10 +8,14 @@ import pytest
 from huggingface_hub import constants
 
 from lengthpred import Request, load
+from lengthpred.cli.named import _urls
+from lengthpred.models.average import Average
 from lengthpred.models.backends.base import Source
+from lengthpred.models.conformal import Conformal
 from lengthpred.models.slm import GenerateAndCount, Generation
 from lengthpred.training.settings import SqlmSettings
 from lengthpred.training.sqlm import _fallback
+from tests.builders import build
 from tests.cli.commands import answered, artifact, refused
 from tests.data_files import lengthpred
 from tests.hub.server import TOKEN, HubServer
@@ -67,6 +71,15 @@ def test_a_server_that_gets_the_prompts_is_said(hub: HubServer, tmp_path: Path) 
     code, _, err = lengthpred("predict", "poem", "--artifact", NAME)
     assert code == 2
     assert ", which sends prompts to http://127.0.0.1:9/v1\n" in err.splitlines(True)[0]
+
+
+def test_so_is_one_that_a_part_of_a_part_asks(tmp_path: Path) -> None:
+    source = Source("openai", "small", ("http://127.0.0.1:9/v1",))
+    asking = GenerateAndCount(source, Generation(), {})
+    plain = build("histogram")
+    for made in (Conformal(asking), Average([asking, Conformal(asking)])):
+        assert {*_urls(made)} == {"http://127.0.0.1:9/v1"}
+    assert not list(_urls(Conformal(plain)))  # type: ignore[arg-type]
 
 
 def test_a_recipe_names_a_fallback_on_the_hub(pushed: str) -> None:

@@ -283,6 +283,12 @@ def test_a_decoder_is_exported_too(tmp_path: Path) -> None:
     assert tau(encoder.predict(test.requests).median(), test.truth) > 0.3
 
 
+def test_one_that_diverges_is_not_saved(folder: Path) -> None:
+    rates: dict[str, Any] = {"learning_rate": 1e30, "head_learning_rate": 1e30}
+    with pytest.raises(SettingsError, match="no finite loss"):
+        trained(folder, synthetic_rows(200), epochs=1, **rates)
+
+
 def test_rows_of_one_group_are_parted_all_the_same(folder: Path) -> None:
     from lengthpred.training.encoder import _valid
 

@@ -288,6 +288,16 @@ def test_what_can_be_refused_is_refused_before_any_work(
     assert content(tmp_path / "out") != before
 
 
+def test_what_needs_no_prompt_is_trained_without(tmp_path: Path, trained: Trained) -> None:
+    """As from lengths that a server kept without texts: rows that look alike are not the same."""
+    rows = synthetic_rows(200)
+    none = {"prompt": [""] * 200, "context": [""] * 200, "group": None}
+    table = table_on_disk(tmp_path / "n.parquet", rows, **none)
+    assert len(set(Table(table).groups().tolist())) == 200
+    made = load(trained("histogram", "h", data=table))
+    assert made.predict([Request(model=rows.requests[0].model)]).mean()[0] > 1
+
+
 def test_the_fallback_of_sqlm(tmp_path: Path, table: Path) -> None:
     made = build("prompt-length").save(tmp_path / "second")
     settings = SqlmSettings.model_validate({**QUICK["sqlm"], "fallback": str(made)})

@@ -137,6 +137,8 @@ def test_a_test_table_of_its_own_leaves_all_rows_for_training(table: Table, tmp_
     with pytest.raises(DataError, match="--force"):
         make_parts(table, test, tmp_path / "a", max_rows=100)
     again = make_parts(table, test, tmp_path / "a", max_rows=100, force=True)
+    with pytest.raises(DataError, match="is an input"):
+        make_parts(Table(again.train.path), test, tmp_path / "a", max_rows=50, force=True)
     parts.discard()
     assert table.path.exists() and (tmp_path / "a" / "train.parquet").exists()
     again.discard()

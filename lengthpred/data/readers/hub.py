@@ -25,11 +25,19 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
         source.total = len(rows)
     except TypeError:  # a stream
         source.total = 0
-    for row in rows:
+    for row in _rows(rows, source):
         source.done += 1
         draft = columns.draft(row, f"row {source.done}", report)
         if draft is not None:
             yield draft
+
+
+def _rows(rows: Any, source: Source) -> Iterator[Any]:
+    try:
+        yield from rows
+    except Exception as error:  # a stream is read only now
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"datasets cannot read '{source.path}' to its end: {reason}") from error
 
 
 def _load(library: Any, source: Source) -> Any:

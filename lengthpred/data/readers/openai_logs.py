@@ -3,6 +3,9 @@
 The request is the line's `body` or `request` (which may hold a `body`), or the line itself; the
 response is its `response` (which may hold a `body`), or the line itself. The output files of the
 batch API hold no requests: give their input file as `Source.requests`, joined by `custom_id`.
+
+The group of a row is the line's `group`; where it has none, turns that go on from a line before are
+of its conversation.
 """
 
 import datetime as dt
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lengthpred.base import Request
+from lengthpred.data.conversations import Conversations
 from lengthpred.data.readers.base import Draft, Row, Source, length_fault, open_bytes
 from lengthpred.data.readers.json_stream import json_records
 from lengthpred.data.report import ImportReport
@@ -34,9 +38,10 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
         requests = None
         if source.requests:
             requests = stack.enter_context(closing(_Requests(Path(source.requests))))
+        conversations = Conversations()
         for where, line in json_records(source, path, report):
             try:
-                yield _draft(line, where, source, requests)
+                yield _draft(line, where, source, requests, conversations)
             except _Unusable as fault:
                 report.drop(str(fault), where)
             except DataError as error:
@@ -47,7 +52,13 @@ class _Unusable(Exception):
     """Why a line makes no row."""
 
 
-def _draft(line: Any, where: str, source: Source, requests: "_Requests | None") -> Draft:
+def _draft(
+    line: Any,
+    where: str,
+    source: Source,
+    requests: "_Requests | None",
+    conversations: Conversations,
+) -> Draft:
     if not isinstance(line, Mapping):
         raise _Unusable("not an object")
     body = _inner(line, "body", "request")
@@ -68,7 +79,8 @@ def _draft(line: Any, where: str, source: Source, requests: "_Requests | None") 
     samples = _samples(answer)
     usage = answer.get("usage")
     stated = usage if isinstance(usage, Mapping) else {}
-    found = _Line(line, answer, stated, request, samples, len(replies), source, where)
+    group = _name(line.get("group")) or conversations.group(request.prompt, request.context)
+    found = _Line(line, answer, stated, request, samples, len(replies), source, where, group)
     return Draft([*replies, *found.to_count()], found.rows, where)
 
 
@@ -145,6 +157,7 @@ class _Line:
     replies: int
     source: Source
     where: str
+    group: str | None
 
     def stated(self) -> Any:
         """The length that the server states; it is a sum when there are several samples."""
@@ -171,7 +184,7 @@ class _Line:
         return [
             {
                 "id": self._id(),
-                "group": _name(self.line.get("group")),
+                "group": self.group,
                 "prompt": request.prompt,
                 "context": request.context,
                 "turn": self.replies,

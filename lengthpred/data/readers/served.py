@@ -1,10 +1,9 @@
 """True lengths that a server kept: a folder of JSON lines and Parquet.
 
-`lengthpred.serving.feedback` writes them, in the columns of a table. Whose prompts were kept are
-grouped by how their conversation begins: nothing else in a call says which one it is of.
+`lengthpred.serving.feedback` writes them, in the columns of a table. Those whose prompts were kept
+are grouped by conversation.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,17 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lengthpred.data.conversations import Conversations
 from lengthpred.data.readers.base import Draft, Row, Source, length_fault
 from lengthpred.data.report import ImportReport
 from lengthpred.errors import DataError
-from lengthpred.openai_body import CONTEXT_CHARS, extend_context
 from lengthpred.serving.feedback import PATTERN
 
 __all__ = ["read"]
 
 KINDS = ("jsonl", "parquet")
 BATCH = 1024
-USER = "\nuser: "
 
 
 def read(source: Source, report: ImportReport) -> Iterator[Draft]:
@@ -35,6 +33,7 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
         raise DataError(
             f"{folder} holds no lengths of a server: give the folder that LENGTHPRED_FEEDBACK named"
         )
+    conversations = Conversations()
     source.total = sum(path.stat().st_size for path in files)
     for path in files:
         rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
@@ -44,23 +43,13 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
             if fault:
                 report.drop(fault, where)
             else:
-                yield Draft((), partial(_same, row), where)
+                yield Draft((), partial(_grouped, conversations, row), where)
         source.done += path.stat().st_size
 
 
-def _same(row: Row, counts: object) -> list[Row]:
-    group = row.get("group") or _conversation(row)
+def _grouped(conversations: Conversations, row: Row, counts: object) -> list[Row]:
+    group = row.get("group") or conversations.group(row.get("prompt", ""), row.get("context", ""))
     return [{**row, "group": group, "turn": len(row.get("reply_tokens") or ())}]
-
-
-def _conversation(row: Row) -> str | None:
-    """The same for all turns of a conversation: how it begins. None where that is not known."""
-    prompt, context = row.get("prompt") or "", row.get("context") or ""
-    if not prompt or len(context) >= CONTEXT_CHARS:
-        return None
-    all_of = extend_context(context, "user", prompt, limit=len(context) + len(prompt) + len(USER))
-    opening = all_of.partition("\nassistant: ")[0]
-    return hashlib.sha256(opening.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _fault(row: Any) -> str:
