@@ -18,7 +18,6 @@ from tests.smollm2 import smollm2_path
 
 __all__ = [
     "CLIENT",
-    "LONG",
     "WAIT_S",
     "Running",
     "answer_behind_two",
@@ -109,10 +108,10 @@ def placed(
 
 @contextmanager
 def two_long_answers(
-    server: Running, headers: Mapping[str, str] | None = None
+    server: Running, headers: Mapping[str, str] | None = None, tokens: int = LONG
 ) -> Iterator[list[Iterator[str]]]:
-    """Of LONG tokens, named long0 and long1, which run when the block begins: their lines."""
-    body = {"model": "smol", "prompt": "x", "max_tokens": LONG, "ignore_eos": True}
+    """Named long0 and long1; they run when the block begins. Gives their lines."""
+    body = {"model": "smol", "prompt": "x", "max_tokens": tokens, "ignore_eos": True}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     lines = []
     with ExitStack() as streams:

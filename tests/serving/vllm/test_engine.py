@@ -17,7 +17,6 @@ from lengthpred.serving.news import Outbox
 from tests.builders import build
 from tests.serving.vllm.server import (
     CLIENT,
-    LONG,
     Running,
     placed,
     running_server,
@@ -26,6 +25,7 @@ from tests.serving.vllm.server import (
 )
 
 pytestmark = pytest.mark.vllm
+LONG = 280  # too little to yield for, by itself
 LENGTHS = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
 
 
@@ -58,7 +58,7 @@ def test_a_spawned_engine_orders_hears_and_yields(
     with (
         running_server(artifact, model, tmp_path / "log", options, more) as server,
         ThreadPoolExecutor(len(LENGTHS)) as pool,
-        two_long_answers(server) as long_ones,
+        two_long_answers(server, tokens=LONG) as long_ones,
     ):
         with still(server):
             calls = placed(server, pool, [partial(ask, server, length) for length in LENGTHS])

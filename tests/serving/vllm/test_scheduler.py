@@ -107,7 +107,7 @@ def test_keys_that_are_no_lengths_stay(folder: Path, monkeypatch: pytest.MonkeyP
     pytest.importorskip("vllm")
     scheduler = make_scheduler(Engine(slots=2, token_budget=256), 400, SYNC)
     own = scheduler.requests[add(scheduler, "own", 200, 200.0)]
-    stock = scheduler.requests[add(scheduler, "stock", 200, 0.0, key=0)]
+    stock = scheduler.requests[add(scheduler, "stock", 200, 0.0, 1e8, key=0)]
     told = own.priority
     run(scheduler, 100)
     assert own.priority < told - 50 * SCALE and stock.priority == 0
