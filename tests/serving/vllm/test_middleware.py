@@ -254,5 +254,6 @@ def test_hostile_bodies_reach_vllm_in_order_and_nothing_grows(serve: Make, count
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert len(service.pending) <= 200
-    # The table of pending calls holds others now, up to a megabyte; nothing else may stay.
-    assert grown < 2_500_000
+    # The table of pending calls holds others now, about a megabyte by its own count, which makes
+    # one to two and a half; a kilobyte that stays of each call would be five.
+    assert grown < 4_000_000
