@@ -243,9 +243,7 @@ def _no_prompts(table: Table) -> str:
 
 def _unseen(held: Rows, rows: Rows, calibration: Table) -> Rows:
     """The held rows whose context and prompt no training row has; warns of the others."""
-    seen = np.isin(_contents(held), _contents(rows))
-    # Where neither text is known, rows that look alike are not the same.
-    seen &= np.array([bool(request.prompt or request.context) for request in held.requests])
+    seen = np.isin(_contents(held, len(rows)), _contents(rows, 0))
     if not seen.any():
         return held
     if seen.all():
@@ -261,9 +259,9 @@ def _unseen(held: Rows, rows: Rows, calibration: Table) -> Rows:
     return held.take(~seen)
 
 
-def _contents(rows: Rows) -> Any:
+def _contents(rows: Rows, offset: int) -> Any:
     columns = {name: [getattr(r, name) for r in rows.requests] for name in ("context", "prompt")}
-    return content_keys(columns, len(rows), 0)
+    return content_keys(columns, len(rows), offset)
 
 
 def _card(part: object) -> Card:
