@@ -1,11 +1,13 @@
 """A real vLLM server with SmolLM2-135M on this machine, started by `lengthpred serve`."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,9 @@ __all__ = [
     "WAIT_S",
     "Running",
     "answer_behind_two",
-    "placed",
+    "answers_in",
+    "disordered",
+    "queued",
     "running_server",
     "saved_model",
     "still",
@@ -30,9 +34,10 @@ __all__ = [
 ]
 
 WAIT_S = 120.0
+LOOK_S = 0.05
 LONG = 900  # tokens: half a minute, or less
+KNOWN = 'lengthpred_true_lengths_total{result="known"}'
 Result = TypeVar("Result")
-REACH_S = 1.0  # from the middleware to the engine, which is all that a call does meanwhile
 # One for all, as making it takes so long that calls would arrive seconds apart; a connection each,
 # as several API servers share those out.
 CLIENT = httpx.Client(timeout=WAIT_S, headers={"connection": "close"})
@@ -67,7 +72,7 @@ def wait_for(server: Running, true: Callable[[], Any]) -> None:
         if time.monotonic() > end:
             counted = {name: server.metric(name) for name in TOLD}
             raise AssertionError(f"after {WAIT_S:g} s: {counted}{tail(server.log)}")
-        time.sleep(0.2)
+        time.sleep(LOOK_S)
 
 
 TOLD = (
@@ -80,30 +85,66 @@ TOLD = (
 
 
 def answer_behind_two(
-    server: Running, asks: Sequence[Callable[[], None]], headers: Mapping[str, str] | None = None
-) -> None:
-    """Ask all at once while two long answers hold the two slots of a server; until all are done.
+    server: Running,
+    kept: Path,
+    asks: Sequence[Callable[[], None]],
+    headers: Mapping[str, str] | None = None,
+) -> list[list[int]]:
+    """Ask all at once while two long answers hold the two slots of a server.
 
-    None is begun before all wait, however slow the machine: the engine stands still meanwhile.
+    Gives the lengths of the answers in the order in which the server had them, a list for each of
+    its API servers: when a client has an answer says little on a busy machine.
     """
+    known = server.metric(KNOWN)
+    before = answers_in(kept, server, known)
     with ThreadPoolExecutor(len(asks)) as pool:
-        with two_long_answers(server, headers), still(server):
-            calls = placed(server, pool, asks)
+        with two_long_answers(server, headers):
+            calls = queued(server, pool, asks)
         for call in calls:
             call.result()
+    after = answers_in(kept, server, known + len(asks))
+    return [lengths[len(before.get(file, [])) :] for file, lengths in after.items()]
 
 
-def placed(
+def answers_in(kept: Path, server: Running, number: float) -> dict[str, list[int]]:
+    """The lengths in each file of a folder of feedback, in order, when all are written."""
+    wait_for(server, lambda: sum(map(len, _lengths(kept).values())) == number)
+    return _lengths(kept)
+
+
+def _lengths(kept: Path) -> dict[str, list[int]]:
+    texts = {file.name: file.read_text() for file in sorted(kept.glob("lengths-*.jsonl"))}
+    return {
+        name: [json.loads(row)["output_tokens"][0] for row in text.splitlines()]
+        for name, text in texts.items()
+    }
+
+
+def disordered(orders: Sequence[Sequence[int]]) -> int:
+    """How many pairs in a list came the longer first."""
+    return sum(one > other for order in orders for one, other in combinations(order, 2))
+
+
+def queued(
     server: Running, pool: Executor, asks: Sequence[Callable[[], Result]]
 ) -> list[Future[Result]]:
-    """Calls to a server that stands still, when all of them wait for it."""
-    counted = server.metric("lengthpred_calls_total") + len(asks)
-    calls = [pool.submit(ask) for ask in asks]
-    wait_for(server, lambda: server.metric("lengthpred_calls_total") == counted)
-    time.sleep(REACH_S)
+    """Calls behind what runs, when the engine says that all of them wait.
+
+    However slow the machine, and whatever hangs: the engine runs for a moment now and then only.
+    """
+    with still(server):
+        counted = server.metric("lengthpred_calls_total") + len(asks)
+        calls = [pool.submit(ask) for ask in asks]
+        wait_for(server, lambda: server.metric("lengthpred_calls_total") == counted)
+    wait_for(server, lambda: _waiting(server) == len(asks))
     for call in calls:
         assert not call.done(), call.result()
     return calls
+
+
+def _waiting(server: Running) -> float:
+    with still(server):
+        return server.metric("vllm:num_requests_waiting")
 
 
 @contextmanager
@@ -127,14 +168,17 @@ def two_long_answers(
 
 @contextmanager
 def still(server: Running) -> Iterator[None]:
-    """The engine is stopped until the block ends; what comes meanwhile waits for it."""
-    engines = [pid for pid in _session_of(server.process.pid) if b"EngineCore" in _command(pid)]
-    assert len(engines) == 1
-    os.kill(engines[0], signal.SIGSTOP)
+    """The engine makes no step until the block ends; what comes meanwhile waits for it.
+
+    What computes is stopped: an engine that was stopped itself hears of its next step 5 s later.
+    """
+    workers = [pid for pid in _session_of(server.process.pid) if b"VLLM::Worker" in _command(pid)]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(engines[0], signal.SIGCONT)
+        os.kill(workers[0], signal.SIGCONT)
 
 
 def _session_of(leader: int) -> list[int]:
