@@ -41,6 +41,19 @@ def test_it_prints_a_table_and_writes_its_files(table: Path, tmp_path: Path) -> 
     assert "--force" in again.stderr
 
 
+def test_a_score_on_the_training_table_is_said_to_flatter(table: Path, tmp_path: Path) -> None:
+    other = write_rows(tmp_path / "other.parquet", make_rows(seed=1), 1)
+    for name, rows in (("own", table), ("others", other)):
+        code, _, err = lengthpred("train", "histogram", "--data", rows, "--out", tmp_path / name)
+        assert code == 0, err
+    done = run(
+        tmp_path / "own", tmp_path / "others", "--data", table, "--no-cost", "--resamples", 5
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "own was trained on this very table" in said
+    assert "others was trained" not in said
+
+
 def test_a_fall_against_a_baseline_ends_with_3(table: Path, tmp_path: Path) -> None:
     given = ("--data", table, "--no-cost", "--resamples", 50)
     out, mine = tmp_path / "out", tmp_path / "mine"

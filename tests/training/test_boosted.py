@@ -6,7 +6,7 @@ import pytest
 from lengthpred import Request, metrics
 from lengthpred.data.table import Rows
 from lengthpred.errors import DataError
-from lengthpred.training.boosted import rank_targets, train
+from lengthpred.training.boosted import model_levels, rank_targets, train
 from lengthpred.training.settings import BoostedSettings
 from tests.builders import synthetic_rows
 
@@ -30,6 +30,14 @@ def rows_of(samples: list[list[int]], stopped: list[list[int]] | None = None) ->
 def test_the_target_is_the_rank() -> None:
     targets = rank_targets(rows_of([[50], [1], [9000], [7]]))
     assert targets == pytest.approx([5 / 8, 1 / 8, 7 / 8, 3 / 8])
+
+
+def test_the_level_of_a_model_with_few_rows_is_near_the_mean() -> None:
+    rows = rows_of([[1]] * 103)
+    rows.requests[:] = [Request(prompt="x", model="thin")] * 3 + [
+        Request(prompt="x", model="thick")
+    ] * 100
+    assert model_levels(rows, np.ones(103)) == pytest.approx({"thin": 3 / 23, "thick": 100 / 120})
 
 
 def test_equal_lengths_share_the_middle_of_their_ranks() -> None:
