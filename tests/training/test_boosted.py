@@ -1,5 +1,7 @@
 """Training of the boosted predictor: its target, and that it finds what is there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,10 +35,8 @@ def test_the_target_is_the_rank() -> None:
 
 
 def test_the_level_of_a_model_with_few_rows_is_near_the_mean() -> None:
-    rows = rows_of([[1]] * 103)
-    rows.requests[:] = [Request(prompt="x", model="thin")] * 3 + [
-        Request(prompt="x", model="thick")
-    ] * 100
+    asked = [Request(prompt="x", model=name) for name in ["thin"] * 3 + ["thick"] * 100]
+    rows = replace(rows_of([[1]] * 103), requests=asked)
     assert model_levels(rows, np.ones(103)) == pytest.approx({"thin": 3 / 23, "thick": 100 / 120})
 
 

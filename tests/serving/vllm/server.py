@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +18,16 @@ from lengthpred.eval.bench.server import tail
 from tests.smollm2 import smollm2_path
 
 __all__ = [
+    "AGELESS",
+    "AGELESS_S",
     "CLIENT",
     "WAIT_S",
     "Running",
     "answer_behind_two",
     "answers_in",
-    "disordered",
+    "forced",
+    "known",
+    "process_of",
     "queued",
     "running_server",
     "saved_model",
@@ -36,7 +39,9 @@ __all__ = [
 WAIT_S = 120.0
 LOOK_S = 0.05
 LONG = 900  # tokens: half a minute, or less
-KNOWN = 'lengthpred_true_lengths_total{result="known"}'
+# Nobody is to gain by having come first, however slowly a busy machine takes them in.
+AGELESS_S = 1e6
+AGELESS = ["--max-overtake-s", f"{AGELESS_S:g}"]
 Result = TypeVar("Result")
 # One for all, as making it takes so long that calls would arrive seconds apart; a connection each,
 # as several API servers share those out.
@@ -95,21 +100,31 @@ def answer_behind_two(
     Gives the lengths of the answers in the order in which the server had them, a list for each of
     its API servers: when a client has an answer says little on a busy machine.
     """
-    known = server.metric(KNOWN)
-    before = answers_in(kept, server, known)
+    before = answers_in(server, kept)
     with ThreadPoolExecutor(len(asks)) as pool:
         with two_long_answers(server, headers):
             calls = queued(server, pool, asks)
         for call in calls:
             call.result()
-    after = answers_in(kept, server, known + len(asks))
+    after = answers_in(server, kept)
     return [lengths[len(before.get(file, [])) :] for file, lengths in after.items()]
 
 
-def answers_in(kept: Path, server: Running, number: float) -> dict[str, list[int]]:
-    """The lengths in each file of a folder of feedback, in order, when all are written."""
-    wait_for(server, lambda: sum(map(len, _lengths(kept).values())) == number)
+def answers_in(server: Running, kept: Path) -> dict[str, list[int]]:
+    """The lengths in each file of a folder of feedback, in order, when all calls are in it."""
+    wait_for(
+        server,
+        lambda: (
+            server.metric("lengthpred_pending") == 0
+            and sum(map(len, _lengths(kept).values())) == known(server)
+        ),
+    )
     return _lengths(kept)
+
+
+def known(server: Running) -> float:
+    """How many answers' true lengths came back."""
+    return server.metric('lengthpred_true_lengths_total{result="known"}')
 
 
 def _lengths(kept: Path) -> dict[str, list[int]]:
@@ -118,11 +133,6 @@ def _lengths(kept: Path) -> dict[str, list[int]]:
         name: [json.loads(row)["output_tokens"][0] for row in text.splitlines()]
         for name, text in texts.items()
     }
-
-
-def disordered(orders: Sequence[Sequence[int]]) -> int:
-    """How many pairs in a list came the longer first."""
-    return sum(one > other for order in orders for one, other in combinations(order, 2))
 
 
 def queued(
@@ -147,13 +157,18 @@ def _waiting(server: Running) -> float:
         return server.metric("vllm:num_requests_waiting")
 
 
+def forced(tokens: int, **more: object) -> dict[str, object]:
+    """A completion of so many tokens, whatever the model would write."""
+    body = {"model": "smol", "prompt": "x", "max_tokens": tokens, "ignore_eos": True}
+    return {**body, **more}
+
+
 @contextmanager
 def two_long_answers(
     server: Running, headers: Mapping[str, str] | None = None, tokens: int = LONG
 ) -> Iterator[list[Iterator[str]]]:
     """Named long0 and long1; they run when the block begins. Gives their lines."""
-    body = {"model": "smol", "prompt": "x", "max_tokens": tokens, "ignore_eos": True}
-    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    body = forced(tokens, stream=True, stream_options={"include_usage": True})
     lines = []
     with ExitStack() as streams:
         for name in ("long0", "long1"):
@@ -172,18 +187,20 @@ def still(server: Running) -> Iterator[None]:
 
     What computes is stopped: an engine that was stopped itself hears of its next step 5 s later.
     """
-    workers = [pid for pid in _session_of(server.process.pid) if b"VLLM::Worker" in _command(pid)]
-    assert len(workers) == 1
-    os.kill(workers[0], signal.SIGSTOP)
+    worker = process_of(server, b"VLLM::Worker")
+    os.kill(worker, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(workers[0], signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
 
 
-def _session_of(leader: int) -> list[int]:
+def process_of(server: Running, name: bytes) -> int:
+    """The one process of a server whose command has a name in it."""
     pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if _session(pid) == leader]
+    found = [p for p in pids if name in _command(p) and _session(p) == server.process.pid]
+    assert len(found) == 1
+    return found[0]
 
 
 def _session(pid: int) -> int:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.builders import build
-from tests.serving.vllm.server import WAIT_S, Running, running_server, wait_for
+from tests.serving.vllm.server import WAIT_S, Running, known, running_server, wait_for
 
 pytestmark = pytest.mark.vllm
 BOARD = Path(__file__).parents[3] / "docs/grafana.json"
@@ -37,8 +37,7 @@ def test_what_both_count_is_one_number(server: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
         for call in [pool.submit(ask, server) for _ in range(CALLS)]:
             call.result()
-    known = 'lengthpred_true_lengths_total{result="known"}'
-    wait_for(server, lambda: server.metric(known) == CALLS)
+    wait_for(server, lambda: known(server) == CALLS)
     for _ in range(8):  # whichever of them answers
         assert server.metric('lengthpred_calls_total{place="predicted"}') == CALLS
         assert server.metric("lengthpred_prediction_seconds_count") == CALLS

@@ -1,10 +1,10 @@
 """With what vLLM can switch on beside it: each call answers, in order, and tells its length."""
 
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from safetensors.numpy import save_file
 
 from tests.builders import build
 from tests.serving.vllm.server import (
+    AGELESS,
     CLIENT,
     WAIT_S,
     Running,
     answer_behind_two,
-    disordered,
+    answers_in,
+    forced,
+    known,
     running_server,
     wait_for,
 )
@@ -83,8 +86,7 @@ def server(
         ]
     else:
         more += SPECULATING
-    # Nobody is to gain by having come first, however slowly a busy machine takes them in.
-    ours = ["--feedback", str(folder / "kept"), "--max-overtake-s", "1e6"]
+    ours = ["--feedback", str(folder / "kept"), *AGELESS]
     with running_server(artifact, model, folder / "log", ours, more) as running:
         yield running
 
@@ -122,10 +124,6 @@ def stream(server: Running, path: str, body: dict[str, Any]) -> list[str]:
         return [line for line in answer.iter_lines() if line.startswith("data:")]
 
 
-def known(server: Running) -> float:
-    return server.metric('lengthpred_true_lengths_total{result="known"}')
-
-
 def test_each_call_answers_and_its_length_comes_back(server: Running) -> None:
     before = known(server)
     with ThreadPoolExecutor(4) as pool:
@@ -153,14 +151,18 @@ def test_short_ones_come_first(server: Running) -> None:
     models = ["smol", "tiny"] if _on(server, "--enable-lora") else ["smol"]
 
     def ask(length: int, model: str) -> None:
-        body = {"model": model, "prompt": "x", "max_tokens": length, "ignore_eos": True}
-        post(server, "/v1/completions", body)
+        post(server, "/v1/completions", forced(length, model=model))
 
     asks = [partial(ask, n, models[i % len(models)]) for i, n in enumerate(LENGTHS)]
     orders = answer_behind_two(server, server.log.parent / "kept", asks)
     assert sorted(length for order in orders for length in order) == sorted(LENGTHS)
     assert disordered(orders) <= 1, orders
     assert server.metric("lengthpred_pending") == 0  # nor are those that their clients left
+
+
+def disordered(orders: Sequence[Sequence[int]]) -> int:
+    """How many pairs in a list came the longer first."""
+    return sum(one > other for order in orders for one, other in combinations(order, 2))
 
 
 def test_all_of_it_was_switched_on(server: Running) -> None:
@@ -183,9 +185,8 @@ def test_all_of_it_was_switched_on(server: Running) -> None:
         with ThreadPoolExecutor(8) as pool:
             for call in [pool.submit(ask) for _ in range(16)]:
                 call.result()
-        time.sleep(2)
-        kept = list((server.log.parent / "kept").glob("lengths-*.jsonl"))
-        assert [bool(file.read_text()) for file in kept] == [True, True]
+        kept = answers_in(server, server.log.parent / "kept")
+        assert [bool(lengths) for lengths in kept.values()] == [True, True]
     # vLLM logs as an error what this small model writes in place of a tool call.
     log = server.log.read_text()
     assert "lengthpred/serving" not in log and "Exception in ASGI" not in log

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,13 @@ from lengthpred.data.table import Table
 from lengthpred.models.conformal import Conformal
 from tests.builders import build
 from tests.serving.vllm.server import (
+    AGELESS,
     CLIENT,
     Running,
     answer_behind_two,
+    forced,
+    known,
+    process_of,
     running_server,
     still,
     wait_for,
@@ -38,9 +42,7 @@ def server(
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
     artifact = Conformal(build("boosted")).save(folder / "artifact")  # type: ignore[arg-type]
-    kept = ["--feedback", str(feedback), "--keep-prompts"]
-    # Nobody is to gain by having come first, however slowly a busy machine takes them in.
-    kept += ["--max-overtake-s", "1e6"]
+    kept = ["--feedback", str(feedback), "--keep-prompts", *AGELESS]
     more = ["--max-num-seqs", "2", "--api-key", "secret"]
     with running_server(artifact, model, folder / "log", kept, more) as running:
         yield running
@@ -57,7 +59,6 @@ def test_every_ordered_route_answers_and_lengths_come_back(
     chat = {"model": "smol", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     several = {"model": "smol", "prompt": ["a b", "c d"], "n": 2, "max_tokens": 3}
     response = {"model": "smol", "input": "Hi", "max_output_tokens": 4}
-    known = 'lengthpred_true_lengths_total{result="known"}'
     for path, body, answers in (
         ("/v1/chat/completions", chat, 1),
         ("/v1/chat/completions", {**chat, "n": 3}, 3),
@@ -67,9 +68,9 @@ def test_every_ordered_route_answers_and_lengths_come_back(
         ("/v1/responses", response, 1),
         ("/v1/responses", {**response, "stream": True}, 1),
     ):
-        told = server.metric(known) + answers
+        told = known(server) + answers
         assert post(server, path, body).status_code == 200
-        wait_for(server, partial(_counts, server, known, told))
+        wait_for(server, partial(_knows, server, told))
     assert server.metric("lengthpred_calls_total") == 7
     wait_for(server, lambda: list(feedback.glob("*.jsonl")) and _rows(feedback, tmp_path) >= 12)
     rows = Table(tmp_path / "t.parquet").rows()
@@ -77,8 +78,8 @@ def test_every_ordered_route_answers_and_lengths_come_back(
     assert all(request.prompt_tokens for request in rows.requests)
 
 
-def _counts(server: Running, name: str, value: float) -> bool:
-    return server.metric(name) == value
+def _knows(server: Running, number: float) -> bool:
+    return known(server) == number
 
 
 def _rows(feedback: Path, folder: Path) -> int:
@@ -89,7 +90,7 @@ def _rows(feedback: Path, folder: Path) -> int:
 def test_short_ones_come_first(server: Running, feedback: Path) -> None:
     """Of what waits behind two long answers the shortest is done first."""
     lengths = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
-    asks = [partial(ask_for, server, length) for length in lengths]
+    asks = [partial(answered, server, forced(length)) for length in lengths]
     assert answer_behind_two(server, feedback, asks, KEY) == [sorted(lengths)]
 
 
@@ -98,13 +99,13 @@ def test_nobody_buys_a_place(server: Running, feedback: Path) -> None:
 
     Were it served first, its 40 tokens would end before the last of the honest ones, at 80.
     """
-    cheat = partial(ask_for, server, 40, {"priority": -(2**40)}, x_vllm_priority="-9999999999")
-    honest = [partial(ask_for, server, 20)] * 4
+    body = forced(40, priority=-(2**40))
+    cheat = partial(answered, server, body, x_vllm_priority="-9999999999")
+    honest = [partial(answered, server, forced(20))] * 4
     assert answer_behind_two(server, feedback, [cheat, *honest], KEY) == [[20, 20, 20, 20, 40]]
 
 
-def ask_for(server: Running, length: int, more: Mapping[str, object] = {}, **headers: str) -> None:
-    body = {"model": "smol", "prompt": "x", "max_tokens": length, "ignore_eos": True, **more}
+def answered(server: Running, body: object, **headers: str) -> None:
     assert post(server, "/v1/completions", body, **headers).status_code == 200
 
 
@@ -122,7 +123,7 @@ def test_strangers_and_unordered_routes(server: Running) -> None:
 
 
 def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
-    body = {"model": "smol", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    body = forced(900, stream=True)
     with httpx.stream(
         "POST", f"{server.url}/v1/completions", json=body, headers=KEY, timeout=60
     ) as answer:
@@ -157,7 +158,7 @@ def test_a_predictor_that_is_killed_holds_nothing_up(
             return server.metric(predicted)
 
         wait_for(server, lambda: ask() > 0)
-        child = _child_of(server.process.pid)
+        child = process_of(server, b"lengthpred.serving.child")
         os.kill(child, signal.SIGSTOP)
         begun = time.monotonic()
         ask()
@@ -170,16 +171,3 @@ def test_a_predictor_that_is_killed_holds_nothing_up(
         before = server.metric(predicted)
         wait_for(server, lambda: ask() > before)
         assert server.metric("lengthpred_restarts_total") >= 1
-
-
-def _child_of(pid: int) -> int:
-    """The process of the predictor among the server's own."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes()
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        if parent == pid and b"lengthpred.serving.child" in line:
-            return int(folder.name)
-    raise AssertionError("the predictor has no process")
