@@ -2,11 +2,10 @@
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,22 +22,21 @@ __all__ = [
     "CLIENT",
     "WAIT_S",
     "Running",
-    "answer_behind_two",
     "answers_in",
+    "answers_of",
     "forced",
     "known",
+    "paused",
     "process_of",
     "queued",
     "running_server",
     "saved_model",
-    "still",
-    "two_long_answers",
     "wait_for",
 ]
 
 WAIT_S = 120.0
 LOOK_S = 0.05
-LONG = 900  # tokens: half a minute, or less
+ADDED = "Added request"  # what vLLM says of one that it handed to its engine
 # Nobody is to gain by having come first, however slowly a busy machine takes them in.
 AGELESS_S = 1e6
 AGELESS = ["--max-overtake-s", f"{AGELESS_S:g}"]
@@ -64,10 +62,11 @@ def saved_model(folder: Path) -> Path:
 def running_server(
     artifact: Path, model: Path, log: Path, options: Sequence[str] = (), more: Sequence[str] = ()
 ) -> AbstractContextManager[Running]:
-    """A server until the block ends; `options` are ours, `more` vLLM's."""
+    """A server until the block ends; `options` are ours, `more` vLLM's. It can be paused."""
     theirs = [str(model), "--served-model-name", "smol", "--enforce-eager"]
-    theirs += ["--max-model-len", "1024", "--dtype", "bfloat16", *more]
-    return started(str(artifact), theirs, options, log, {"VLLM_CPU_KVCACHE_SPACE": "1"})
+    theirs += ["--max-model-len", "1024", "--dtype", "bfloat16", "--enable-log-requests", *more]
+    variables = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_SERVER_DEV_MODE": "1"}
+    return started(str(artifact), theirs, options, log, variables)
 
 
 def wait_for(server: Running, true: Callable[[], Any]) -> None:
@@ -89,20 +88,20 @@ TOLD = (
 )
 
 
-def answer_behind_two(
+def answers_of(
     server: Running,
     kept: Path,
     asks: Sequence[Callable[[], None]],
     headers: Mapping[str, str] | None = None,
 ) -> list[list[int]]:
-    """Ask all at once while two long answers hold the two slots of a server.
+    """Ask while a server is paused, so that all wait in its engine when it goes on.
 
     Gives the lengths of the answers in the order in which the server had them, a list for each of
     its API servers: when a client has an answer says little on a busy machine.
     """
     before = answers_in(server, kept)
     with ThreadPoolExecutor(len(asks)) as pool:
-        with two_long_answers(server, headers):
+        with paused(server, headers):
             calls = queued(server, pool, asks)
         for call in calls:
             call.result()
@@ -135,64 +134,31 @@ def _lengths(kept: Path) -> dict[str, list[int]]:
     }
 
 
+@contextmanager
+def paused(server: Running, headers: Mapping[str, str] | None = None) -> Iterator[None]:
+    """The engine takes calls in and makes no step until the block ends."""
+    keep = {"mode": "keep", "clear_cache": "false"}
+    CLIENT.post(f"{server.url}/pause", params=keep, headers=headers).raise_for_status()
+    try:
+        yield
+    finally:
+        CLIENT.post(f"{server.url}/resume", headers=headers).raise_for_status()
+
+
 def queued(
     server: Running, pool: Executor, asks: Sequence[Callable[[], Result]]
 ) -> list[Future[Result]]:
-    """Calls behind what runs, when the engine says that all of them wait.
-
-    However slow the machine, and whatever hangs: the engine runs for a moment now and then only.
-    """
-    with still(server):
-        counted = server.metric("lengthpred_calls_total") + len(asks)
-        calls = [pool.submit(ask) for ask in asks]
-        wait_for(server, lambda: server.metric("lengthpred_calls_total") == counted)
-    wait_for(server, lambda: _waiting(server) == len(asks))
-    for call in calls:
-        assert not call.done(), call.result()
+    """Calls to a server that is paused, when all of them were handed to its engine."""
+    handed = server.log.read_text().count(ADDED) + len(asks)
+    calls = [pool.submit(ask) for ask in asks]
+    wait_for(server, lambda: server.log.read_text().count(ADDED) == handed)
     return calls
-
-
-def _waiting(server: Running) -> float:
-    with still(server):
-        return server.metric("vllm:num_requests_waiting")
 
 
 def forced(tokens: int, **more: object) -> dict[str, object]:
     """A completion of so many tokens, whatever the model would write."""
     body = {"model": "smol", "prompt": "x", "max_tokens": tokens, "ignore_eos": True}
     return {**body, **more}
-
-
-@contextmanager
-def two_long_answers(
-    server: Running, headers: Mapping[str, str] | None = None, tokens: int = LONG
-) -> Iterator[list[Iterator[str]]]:
-    """Named long0 and long1; they run when the block begins. Gives their lines."""
-    body = forced(tokens, stream=True, stream_options={"include_usage": True})
-    lines = []
-    with ExitStack() as streams:
-        for name in ("long0", "long1"):
-            told = {**(headers or {}), "X-Request-Id": name}
-            url = f"{server.url}/v1/completions"
-            answer = streams.enter_context(CLIENT.stream("POST", url, json=body, headers=told))
-            assert answer.status_code == 200, answer.read()
-            lines.append(answer.iter_lines())  # which must be kept: without, the stream is closed
-            next(lines[-1])
-        yield lines
-
-
-@contextmanager
-def still(server: Running) -> Iterator[None]:
-    """The engine makes no step until the block ends; what comes meanwhile waits for it.
-
-    What computes is stopped: an engine that was stopped itself hears of its next step 5 s later.
-    """
-    worker = process_of(server, b"VLLM::Worker")
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
 
 def process_of(server: Running, name: bytes) -> int:

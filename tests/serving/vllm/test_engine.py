@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +22,13 @@ from tests.serving.vllm.server import (
     Running,
     answers_in,
     forced,
+    paused,
     queued,
     running_server,
-    still,
-    two_long_answers,
 )
 
 pytestmark = pytest.mark.vllm
-LONG = 280  # too little to yield for, by itself
+LONG = 500  # tokens: they run on while the others come, however busy the machine
 LENGTHS = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
 
 
@@ -56,29 +56,46 @@ def test_a_spawned_engine_orders_hears_and_yields(
         answer = CLIENT.post(f"{server.url}/v1/completions", json=body, headers=name)
         return int(answer.json()["usage"]["completion_tokens"])
 
+    def tell(name: str, cost: float) -> None:
+        outbox.tell(name, int(priority([cost], [time.time()], ageless)[0]))
+
     with (
         running_server(artifact, model, tmp_path / "log", options, more) as server,
         ThreadPoolExecutor(len(LENGTHS)) as pool,
-        two_long_answers(server, tokens=LONG) as long_ones,
+        two_long_answers(server) as long_ones,
     ):
-        calls = queued(server, pool, [partial(ask, server, length) for length in LENGTHS])
-        with still(server):
-            outbox = Outbox(next(folder.glob("lengthpred-*")))
-            # One will be short after all, and one that runs as long as can be: it yields.
-            for name, cost in (("call52", 0.0), ("long1", 4000.0)):
-                outbox.tell(name, int(priority([cost], [time.time()], ageless)[0]))
+        outbox = Outbox(next(folder.glob("lengthpred-*")))
+        for name in ("long0", "long1"):
+            tell(name, 1.0)  # has written nearly all, as it seems, and keeps its slot
+        with paused(server):
+            calls = queued(server, pool, [partial(ask, server, length) for length in LENGTHS])
+            tell("call52", 0.0)  # will be short after all
+            tell("long1", 4000.0)  # runs as long as can be: it yields
         written = [call.result() for call in calls]
         assert [_written(lines) for lines in long_ones] == [LONG, LONG]
         assert server.metric("vllm:num_preemptions_total") == 1
         [order] = answers_in(server, tmp_path / "kept").values()
         said = server.log.read_text()
-    assert outbox.sent == 2 and outbox.dropped == 0
+    assert outbox.sent == 4 and outbox.dropped == 0
     assert written == LENGTHS
     done = [length for length in order if length != LONG]
-    assert done.index(52) < 3
-    done.remove(52)
-    assert done == sorted(set(LENGTHS) - {52})
+    assert done == [52, *sorted(set(LENGTHS) - {52})]
     assert "Traceback" not in said and "ERROR" not in said
+
+
+@contextmanager
+def two_long_answers(server: Running) -> Iterator[list[Iterator[str]]]:
+    """Named long0 and long1; they run when the block begins. Gives their lines."""
+    body = forced(LONG, stream=True, stream_options={"include_usage": True})
+    lines = []
+    with ExitStack() as streams:
+        for name in ("long0", "long1"):
+            url, told = f"{server.url}/v1/completions", {"X-Request-Id": name}
+            answer = streams.enter_context(CLIENT.stream("POST", url, json=body, headers=told))
+            assert answer.status_code == 200, answer.read()
+            lines.append(answer.iter_lines())  # which must be kept: without, the stream is closed
+            next(lines[-1])
+        yield lines
 
 
 def _written(lines: Iterator[str]) -> int:

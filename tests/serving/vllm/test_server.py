@@ -18,12 +18,12 @@ from tests.serving.vllm.server import (
     AGELESS,
     CLIENT,
     Running,
-    answer_behind_two,
+    answers_of,
     forced,
     known,
+    paused,
     process_of,
     running_server,
-    still,
     wait_for,
 )
 
@@ -88,10 +88,10 @@ def _rows(feedback: Path, folder: Path) -> int:
 
 
 def test_short_ones_come_first(server: Running, feedback: Path) -> None:
-    """Of what waits behind two long answers the shortest is done first."""
+    """Of what waits for one of two slots the shortest is done first."""
     lengths = [60, 8, 44, 24, 4, 52, 16, 32, 12, 36]
     asks = [partial(answered, server, forced(length)) for length in lengths]
-    assert answer_behind_two(server, feedback, asks, KEY) == [sorted(lengths)]
+    assert answers_of(server, feedback, asks, KEY) == [sorted(lengths)]
 
 
 def test_nobody_buys_a_place(server: Running, feedback: Path) -> None:
@@ -102,7 +102,7 @@ def test_nobody_buys_a_place(server: Running, feedback: Path) -> None:
     body = forced(40, priority=-(2**40))
     cheat = partial(answered, server, body, x_vllm_priority="-9999999999")
     honest = [partial(answered, server, forced(20))] * 4
-    assert answer_behind_two(server, feedback, [cheat, *honest], KEY) == [[20, 20, 20, 20, 40]]
+    assert answers_of(server, feedback, [cheat, *honest], KEY) == [[20, 20, 20, 20, 40]]
 
 
 def answered(server: Running, body: object, **headers: str) -> None:
@@ -129,8 +129,9 @@ def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
     ) as answer:
         lines = answer.iter_lines()  # which must be kept: without, the stream is closed
         next(lines)
-        with still(server):
-            wait_for(server, lambda: server.metric("vllm:num_requests_running") == 1)
+        with paused(server, KEY):
+            assert server.metric("vllm:num_requests_running") == 1
+            assert server.metric("lengthpred_pending") == 1
     # vLLM counts what runs after a step, and an idle engine makes none.
     small = {"model": "smol", "prompt": "x", "max_tokens": 1}
     wait_for(
@@ -140,6 +141,7 @@ def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
             and server.metric("vllm:num_requests_running") == 0
         ),
     )
+    wait_for(server, lambda: server.metric("lengthpred_pending") == 0)
 
 
 def test_a_predictor_that_is_killed_holds_nothing_up(
