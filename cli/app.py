@@ -1,6 +1,7 @@
 """The `lengthpred` command: registers one file a command, turns errors into exit codes.
 
-Exit codes: 0 good, 1 a defect of ours, 2 bad input, 3 a regression against a baseline.
+Exit codes: 0 good, 1 a defect of ours, 2 bad input, 3 a regression against a baseline, 130 stopped
+by Ctrl-C.
 """
 
 import os
@@ -24,6 +25,7 @@ COMMANDS = (
     *("bench", "data", "doctor", "drift", "evaluate", "label", "predict", "push", "quickstart"),
     *("serve", "simulate", "train", "zoo"),
 )
+STOPPED = 130  # what Typer ends with after Ctrl-C
 # Each module has a function `register(app)`. Heavy imports wait inside the commands.
 for _name in COMMANDS:
     import_module(f"lengthpred.cli.{_name}").register(app)
@@ -61,6 +63,10 @@ def main() -> None:
     try:
         # Typer itself ends with 2 for wrong usage, whichever copy of click it brings.
         app()
+    except SystemExit as end:
+        if end.code == STOPPED:
+            stderr.print("stopped", highlight=False)
+        raise
     except LengthPredError as error:
         _fail(escape(str(error)), 2)
     except BrokenPipeError:

@@ -33,7 +33,7 @@ def import_(
         str, typer.Argument(metavar="SRC", help="A file, folder or name; 'sharegpt': its package.")
     ],
     format: Annotated[
-        str, typer.Option(help="sharegpt, alpaca, openai, csv, parquet, datasets or served.")
+        str, typer.Option(help="sharegpt, alpaca, openai, jsonl, csv, parquet, datasets or served.")
     ],
     out: Annotated[Path, typer.Option(help="The table to write, a Parquet file.")],
     columns: Annotated[
@@ -98,10 +98,13 @@ def _print_import(report: "ImportReport") -> None:
         for reason, entry in sorted(report.dropped.items(), key=lambda item: -item[1].count):
             grid.add_row(escape(reason), f"{entry.count:,}", escape(", ".join(entry.examples)))
         stdout.print(grid)
-    if report.approximate:
+    if not report.counted:
+        stdout.print("All lengths are as the source says: no text was counted.")
+    elif report.approximate:
         stdout.print(
-            f"[yellow]Lengths counted here are approximate[/] ({report.tokenizer}: a token for "
-            "four characters). Give --tokenizer for the target model's own tokens."
+            f"[yellow]Lengths of {report.counted:,} texts are approximate[/] ({report.tokenizer}: "
+            "a token for four characters). Give --tokenizer for the target model's own tokens.",
+            highlight=False,
         )
     else:
         stdout.print(f"Tokens counted with {escape(report.tokenizer)}.")

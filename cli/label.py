@@ -75,7 +75,7 @@ def label(
     ] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows that are kept together.")] = 64,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace T2; drop work of other settings.")
+        bool, typer.Option("--force", help="Replace --out; drop work of other settings.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ __all__ = ["register"]
 
 LEVELS = (0.1, 0.5, 0.9, 0.99)
 BATCH = 1024
+STDIN = Path("-")
 BARS = 40
 
 
@@ -33,7 +35,8 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="A prompt.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="A prompt; -: from stdin.", show_default=False),
     ] = None,
     artifact: Annotated[
         str, typer.Option(help="A predictor: DIR, ORG/NAME, or the one that comes with lengthpred.")
@@ -41,11 +44,17 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="JSON lines: request bodies, or objects with a prompt; answers are JSON lines.",
+            help="JSON lines: request bodies, or objects with a prompt; - reads them from stdin. "
+            "Answers are JSON lines, of the length that no limit stops.",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="The target model of TEXT.", show_default=False)] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The target model of TEXT, or of lines that name none.", show_default=False
+        ),
+    ] = "",
     runner: Annotated[str, typer.Option(help="For --file: local, or ray for Ray Data.")] = "local",
     workers: Annotated[
         int | None, typer.Option(help="ray: how many workers (2).", show_default=False)
@@ -64,7 +73,7 @@ def predict(
     predictor = load(artifact)
     say_origin(predictor)
     if file is not None:
-        batches = _batches(file)
+        batches = _batches(file, model)
         local = map(partial(_answered, predictor), batches)
         # Workers run in other folders, and a branch may move before they start.
         place = getattr(predictor, "origin", "") or os.path.abspath(artifact)
@@ -72,7 +81,8 @@ def predict(
         return
     from lengthpred.base import Request
 
-    request = Request(prompt=text or "", model=model)
+    prompt = _text_of(STDIN) if text == str(STDIN) else text or ""
+    request = Request(prompt=prompt, model=model)
     answer = predictor.predict([request])
     _say_unseen(_unseen(predictor, [request]), 1)
     if as_json:
@@ -81,9 +91,22 @@ def predict(
         _draw(answer)
 
 
-def _batches(file: Path) -> list[list["Request"]]:
+def _text_of(file: Path) -> str:
+    """The whole text of a file, or of stdin. Raises DataError where it cannot be read."""
+    try:
+        raw = sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{_name_of(file)} cannot be read: {error}") from error
+
+
+def _name_of(file: Path) -> str:
+    return "standard input" if file == STDIN else str(file)
+
+
+def _batches(file: Path, model: str) -> list[list["Request"]]:
     # All lines are read before the first answer: a bad one ends the command with nothing printed.
-    requests = list(_read(file))
+    requests = [r if r.model else replace(r, model=model) for r in _read(file)]
     return [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
 
 
@@ -122,11 +145,8 @@ def _read(file: Path) -> Iterator["Request"]:
     from lengthpred.data.table import request_from_row
     from lengthpred.openai_body import request_from_body
 
-    try:
-        # Not splitlines: JSON strings may hold the other characters that it breaks lines at.
-        lines = file.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+    # Not splitlines: JSON strings may hold the other characters that it breaks lines at.
+    lines, name = _text_of(file).split("\n"), _name_of(file)
     found = False
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -136,17 +156,22 @@ def _read(file: Path) -> Iterator["Request"]:
             row: Any = json.loads(line)
             if not isinstance(row, dict):
                 raise DataError("it is not an object")
+            named = (row.get(name) for name in ("id", "custom_id"))
+            id = next((n for n in named if isinstance(n, str) and n), str(number))
             row = next((row[n] for n in ("body", "request") if isinstance(row.get(n), dict)), row)
             own = isinstance(row.get("prompt"), str) and "messages" not in row
-            yield request_from_row(_checked(row)) if own else request_from_body(row, id=str(number))
+            if own:
+                yield request_from_row(_checked({**row, "id": row.get("id") or id}))
+            else:
+                yield request_from_body(row, id=id)
         except json.JSONDecodeError as error:
             raise DataError(
-                f"{file}, line {number} is not JSON ({error.msg}): give one JSON object a line"
+                f"{name}, line {number} is not JSON ({error.msg}): give one JSON object a line"
             ) from error
         except (ValueError, RecursionError, DataError) as error:
-            raise DataError(f"{file}, line {number}: {error}") from error
+            raise DataError(f"{name}, line {number}: {error}") from error
     if not found:
-        raise DataError(f"{file} is empty: give JSON lines, each with a prompt or messages")
+        raise DataError(f"{name} is empty: give JSON lines, each with a prompt or messages")
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:

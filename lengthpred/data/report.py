@@ -25,6 +25,7 @@ class ImportReport:
     dropped     by reason; every answer that is not in the table is counted here
     warnings    sentences for the user
     tokenizer   the name of what counted the tokens; `approximate` when it only estimates
+    counted     texts whose tokens it counted: none where the source says all lengths
     """
 
     source: str
@@ -32,6 +33,7 @@ class ImportReport:
     out: str
     tokenizer: str = ""
     approximate: bool = False
+    counted: int = 0
     rows: int = 0
     records: int = 0
     dropped: dict[str, Dropped] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class ImportReport:
             "out": self.out,
             "tokenizer": self.tokenizer,
             "approximate": self.approximate,
+            "counted": self.counted,
             "records": self.records,
             "rows": self.rows,
             "dropped": {

@@ -1,6 +1,7 @@
 """Token counts: what a text has in tokens of a given model, without special tokens."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ MISTRAL = {
     "mistral-v7": "mistral_instruct_tokenizer_241114.model.v7",
     "mistral-tekken": "tekken_240911.json",
 }
+MISTRAL_NAME = re.compile(r"mistral-v?\d+|mistral-tekken\w*")
 MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece writes a space as this
 
 
@@ -64,6 +66,8 @@ def load_counter(spec: str) -> TokenCounter:
         return _Counter(spec, _from_file(path))
     if path.exists() or path.suffix in (".json", ".model") or spec.startswith((".", "/", "~")):
         raise DataError(f"{spec} is not a tokenizer file: give a tokenizer.json or a Mistral file")
+    if MISTRAL_NAME.fullmatch(spec):  # no hub has it
+        raise SettingsError(f"no tokenizer '{spec}'. {did_you_mean(spec, MISTRAL)}")
     return _Counter(spec, _from_hub(spec))
 
 

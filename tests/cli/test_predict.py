@@ -1,12 +1,14 @@
 """`lengthpred predict`, as a user runs it."""
 
 import json
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
 from lengthpred import Request, load
-from lengthpred.cli.predict import _read, predict
+from lengthpred.cli.predict import _batches, _read, predict
 from lengthpred.errors import DataError, SettingsError
 from tests.cli.commands import answered, artifact, refused
 from tests.data_files import write_lines
@@ -53,7 +55,7 @@ def test_a_file_of_bodies_and_prompts(folder: Path, tmp_path: Path) -> None:
     file.write_text(text.replace(">", "\u2028").replace("<", "\\ud800"), "utf-8")
     out, err = answered("predict", "--artifact", folder, "--file", file)
     answers = [json.loads(line) for line in out.splitlines()]
-    assert [answer["id"] for answer in answers] == ["plain", "3", "5", "\ud800", "9", ""]
+    assert [answer["id"] for answer in answers] == ["plain", "3", "5", "\ud800", "9", "11"]
     without_id = [{k: v for k, v in answer.items() if k != "id"} for answer in answers]
     assert without_id[0] == without_id[1] != without_id[2]
     assert err.startswith("note: 2 of 6 requests name a model")
@@ -86,6 +88,30 @@ def test_numbers_out_of_range_count_as_absent(tmp_path: Path) -> None:
     rows = [{"prompt": "x", "max_tokens": 10**400, "temperature": -1, "prompt_tokens": "many"}]
     (request,) = _read(write_lines(tmp_path / "a.jsonl", rows))
     assert request.max_tokens is request.temperature is request.prompt_tokens is None
+
+
+def test_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(text.encode("utf-8-sig"))))
+
+    told = ("--artifact", folder, "--json")
+    expected = json.loads(answered("predict", PROMPT, *told)[0])
+    given(PROMPT)
+    assert json.loads(answered("predict", "-", *told)[0]) == expected
+    given(json.dumps({"prompt": PROMPT}))
+    assert json.loads(answered("predict", "--file", "-", *told)[0]) == {**expected, "id": "1"}
+    given("{")
+    assert "standard input, line 1 is not JSON" in refused("predict", "--file", "-", *told)
+
+
+def test_a_line_has_a_name_and_a_model(folder: Path, tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": PROMPT}]}
+    rows = [{"id": "a", **chat}, {"custom_id": "b", "body": chat}, {"id": 7, **chat}, chat]
+    rows += [{"model": "model-b", "prompt": "x"}, {"custom_id": "c", "body": {"prompt": "x"}}]
+    file = write_lines(tmp_path / "a.jsonl", rows)
+    (told,) = _batches(file, "model-a")
+    assert [request.id for request in told] == ["a", "b", "3", "4", "5", "c"]
+    assert [request.model for request in told] == ["model-a"] * 4 + ["model-b", "model-a"]
 
 
 def test_before_a_bad_line_nothing_is_printed(folder: Path, tmp_path: Path) -> None:

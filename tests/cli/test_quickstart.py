@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lengthpred.cli.quickstart import _check_seed
-from lengthpred.errors import SettingsError
+from lengthpred.errors import ArtifactError, SettingsError
 from tests.builders import build
 from tests.cli.commands import answered
 
@@ -16,9 +16,9 @@ KINDS = ("histogram", "boosted", "detector", "sqlm")
 LIMIT_S = 180 * 5
 
 
-def run(out: Path) -> tuple[str, float]:
+def run(out: Path, *options: str) -> tuple[str, float]:
     begun = time.monotonic()
-    said, err = answered("quickstart", "--out", out)
+    said, err = answered("quickstart", "--out", out, *options)
     assert "error" not in err
     return said, time.monotonic() - begun
 
@@ -38,9 +38,23 @@ def test_a_folder_is_made_with_one_seed(tmp_path: Path) -> None:
     whole = build("constant").save(tmp_path / "boosted")
     (tmp_path / "mine").write_text("kept")
     _check_seed(tmp_path, 1, True)
-    assert not (whole / "manifest.json").exists() and (tmp_path / "mine").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "seed.txt"]
+    build("constant").save(whole, force=True)
     with pytest.raises(SettingsError, match="was made with --seed 1"):
         _check_seed(tmp_path, 0, False)
+
+
+def test_what_is_no_artifact_is_not_made_anew(tmp_path: Path) -> None:
+    whole = build("constant").save(tmp_path / "boosted")
+    (tmp_path / "sqlm" / "mine").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="sqlm is not an artifact"):
+        _check_seed(tmp_path, 1, True)
+    assert (whole / "manifest.json").exists() and not (tmp_path / "seed.txt").exists()
+
+
+def test_help_says_what_to_install() -> None:
+    out, _ = answered("quickstart", "--help")
+    assert "lengthpred[train,sharegpt]" in out
 
 
 @pytest.mark.slow
@@ -60,6 +74,10 @@ def test_from_nothing_to_predictions(tmp_path: Path) -> None:
 
     again, _ = run(out)
     assert again.count("reused") >= 2 + len(KINDS)
+    assert numbers(out) == first
+
+    anew, _ = run(out, "--force")
+    assert "reused" not in anew and "training boosted" in anew
     assert numbers(out) == first
 
     for kind in ("histogram", "boosted", "sqlm"):

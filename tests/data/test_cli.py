@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_files import conversation, lengthpred, write_csv, write_json
+from tests.data_files import conversation, lengthpred, write_csv, write_json, write_lines
 from tests.training.tables import table_on_disk
 
 
@@ -39,6 +39,19 @@ def test_import_show_split(tmp_path: Path) -> None:
     assert code == 0 and sum(json.loads(out)["rows"].values()) == 60, err
     code, out, err = lengthpred("data", "split", table, "--out", parts, "--force")
     assert code == 0 and "none cut" in out, err
+
+
+def test_what_says_all_lengths_has_none_counted(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    answer = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+    usage = {"prompt_tokens": 9, "completion_tokens": 4}
+    line = {"request": body, "response": {**answer, "usage": usage}}
+    logs, table = write_lines(tmp_path / "logs.jsonl", [line]), tmp_path / "t.parquet"
+    code, out, _ = lengthpred("data", "import", logs, "--format", "openai", "--out", table)
+    assert code == 0 and "as the source says" in out and "approximate" not in out
+    told = ("--format", "openai", "--out", table, "--force", "--json")
+    code, out, _ = lengthpred("data", "import", logs, *told)
+    assert code == 0 and json.loads(out)["counted"] == 0
 
 
 def test_a_file_that_breaks_off_warns(tmp_path: Path) -> None:

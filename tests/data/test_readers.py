@@ -1,5 +1,8 @@
 """Every format, from a file made here to rows of a table."""
 
+import gzip
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +272,61 @@ def test_a_table_imports_as_itself(tmp_path: Path) -> None:
     assert again == first
 
 
+def test_jsonl(tmp_path: Path) -> None:
+    objects: list[object] = [
+        {"prompt": "a", "output_tokens": 3, "model": "m"},
+        {"prompt": "b", "output_tokens": [4, 5], "temperature": 0.5, "more": {"x": 1}},
+        [1],
+        {"prompt": "c", "output_tokens": -1},
+        {"prompt": "d"},
+    ]
+    for path in (
+        write_lines(tmp_path / "a.jsonl", objects),
+        write_json(tmp_path / "a.json", objects),
+    ):
+        rows, report = imported(path, "jsonl")
+        assert [row["output_tokens"] for row in rows] == [[3], [4, 5]]
+        assert [row["model"] for row in rows] == ["m", "unknown"]
+        assert rows[1]["temperature"] == 0.5 and report.records == 5 and report.counted == 2
+        assert reasons(report) == {"not an object": 1, "negative length": 1, "no answer": 1}
+
+
+def test_jsonl_with_a_column_map(tmp_path: Path) -> None:
+    # The columns are those of all objects at the beginning.
+    first, second = {"question": "hello"}, {"question": "a", "answer": "12345678"}
+    path = write_lines(tmp_path / "a.jsonl", [first, second])
+    (row,), report = imported(path, "jsonl", columns={"prompt": "question", "response": "answer"})
+    assert row["output_tokens"] == [2] and reasons(report) == {"no answer": 1}
+    with pytest.raises(DataError, match="no column 'prompt'; it has 'question', 'answer'"):
+        imported(path, "jsonl")
+
+
+def test_flat_objects_are_no_openai_logs(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"prompt": "a", "output_tokens": 3}])
+    with pytest.raises(DataError, match=r"no answer: 1 .*are --format jsonl\)"):
+        imported(path, "openai")
+
+
+def test_what_is_no_plain_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="pipe is a pipe or a device, not a file"):
+        imported(pipe, "jsonl")
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(b"{}"))
+    for format in ("jsonl", "csv", "openai"):
+        with pytest.raises(DataError, match="is compressed: unpack it first"):
+            imported(packed, format)
+
+
+def test_a_record_taken_for_columns_is_not_said_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "secret " * 99, "n": list(range(99))}))
+    with pytest.raises(DataError, match="no column 'prompt'") as error:
+        imported(path, "csv")
+    assert len(str(error.value)) < 1500 and "secret " * 9 not in str(error.value)
+
+
 def test_datasets(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_dict({"prompt": ["a", "b"], "n": [3, -1], "model": ["m", "m"]})
@@ -285,6 +343,8 @@ def test_datasets(tmp_path: Path) -> None:
     assert report.rows == 1
     with pytest.raises(DataError, match="cannot load"):
         imported(tmp_path / "nowhere", "datasets")
+    with pytest.raises(DataError, match="is one file: give its folder"):
+        imported(write_lines(tmp_path / "a.jsonl", [{"prompt": "a"}]), "datasets")
 
 
 def test_datasets_streams_a_folder_of_files(tmp_path: Path) -> None:
@@ -294,6 +354,17 @@ def test_datasets_streams_a_folder_of_files(tmp_path: Path) -> None:
     write_csv(folder / "a.csv", [["prompt", "response"], ["hi", "12345678"]])
     rows, _ = imported(folder, "datasets")
     assert rows[0]["output_tokens"] == [2]
+
+
+def test_a_stream_of_datasets_that_breaks_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    write_lines(folder / "a.jsonl", [{"prompt": "hi", "response": "12345678"}])
+    (folder / "b.jsonl").write_text('{"prompt": ')
+    with pytest.raises(DataError, match=r"cannot read '.*files' to its end"):
+        import_table(folder, "datasets", tmp_path / "t.parquet")
+    assert [p.name for p in tmp_path.iterdir()] == ["files"]
 
 
 def test_a_wrong_column_names_the_near_one(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_what_is_no_tokenizer(tmp_path: Path, name: str) -> None:
         load_counter(str(path))
 
 
+def test_a_mistaken_version_of_mistral_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tokenizer, "from_pretrained", None)
+    with pytest.raises(SettingsError, match=r"no tokenizer 'mistral-v9'\. Did you mean 'mistral-v"):
+        load_counter("mistral-v9")
+
+
 def test_names_that_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="is not a tokenizer file"):
         load_counter(str(tmp_path / "no.json"))
@@ -82,4 +88,4 @@ def test_names_that_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("tokenizers.Tokenizer", Offline)
     with pytest.raises(SettingsError, match=r"no route to the hub\).*Did you mean 'mistral-v3'"):
-        load_counter("mistral-v33")
+        load_counter("mistrl-v3")

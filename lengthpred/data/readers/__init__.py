@@ -12,6 +12,7 @@ FORMATS = {
     "sharegpt": "lengthpred.data.readers.sharegpt",
     "alpaca": "lengthpred.data.readers.alpaca",
     "openai": "lengthpred.data.readers.openai_logs",
+    "jsonl": "lengthpred.data.readers.jsonl",
     "csv": "lengthpred.data.readers.csv_file",
     "parquet": "lengthpred.data.readers.parquet_file",
     "datasets": "lengthpred.data.readers.hub",

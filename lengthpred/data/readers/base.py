@@ -15,6 +15,7 @@ from lengthpred.openai_body import CONTEXT_CHARS
 
 __all__ = ["LONGEST", "Draft", "Reader", "Row", "Source", "length_fault", "open_bytes"]
 
+GZIP = b"\x1f\x8b"
 LONGEST = 2**31 - 1  # tokens: what a table, a grid and a distribution can hold
 
 Row = dict[str, Any]
@@ -63,12 +64,17 @@ def open_bytes(source: Source) -> Path:
     """The file of a source, its size noted in `total`. Raises DataError when there is none."""
     path = Path(source.path)
     if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
+        kind = "does not exist"
+        if path.exists():
+            kind = f"is a {'folder' if path.is_dir() else 'pipe or a device'}, not a file"
         raise DataError(f"{path} {kind}: give the file to import")
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if packed:
+        raise DataError(f"{path} is compressed: unpack it first (gunzip)")
     source.total = path.stat().st_size
     if not source.total:
         raise DataError(f"{path} is empty: give a file with rows")

@@ -1,4 +1,4 @@
-"""From a row of somebody's columns to a row of ours: shared by CSV, Parquet and `datasets`.
+"""From a row of somebody's columns to a row of ours: shared by JSONL, CSV, Parquet, `datasets`.
 
 A column map says where ours come from: `prompt = "question"`. `response = "answer"` means: count
 the tokens of that text. Columns whose names match already need no map.
@@ -25,6 +25,7 @@ __all__ = ["ColumnMap", "load_columns"]
 OURS = (*SCHEMA.names, "response")
 # Texts that may be empty; an empty cell of another text holds nothing.
 MAY_BE_EMPTY = ("prompt", "context", "response")
+MOST_SHOWN = 40  # characters of a name, and names
 
 
 def load_columns(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -73,7 +74,7 @@ class ColumnMap:
                 text = " (or 'response', a text to count)" if wanted != "prompt" else ""
                 raise DataError(
                     f"{source.path} has no column '{wanted}'{text}; it has "
-                    f"{', '.join(map(repr, names)) or 'none'}: map one in the file of --columns, "
+                    f"{_listed(names)}: map one in the file of --columns, "
                     f'as {wanted} = "their name"'
                 )
 
@@ -84,7 +85,6 @@ class ColumnMap:
 
     def draft(self, row: Mapping[str, Any], where: str, report: ImportReport) -> Draft | None:
         """What the row holds; None when it cannot be used, which is reported."""
-        report.records += 1
         ours: Row = {"model": None, "group": None}
         for name, theirs in self.map.items():
             value, fault = _value(name, row.get(theirs))
@@ -106,6 +106,12 @@ class ColumnMap:
                 return None
             texts.append(answer)
         return Draft(texts, _Finish(ours, bool(ours.get("context"))).rows, where)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """What a message has room for: in a file of another format, a name may be a whole record."""
+    shown = [repr(n if len(n) <= MOST_SHOWN else f"{n[:MOST_SHOWN]}…") for n in names[:MOST_SHOWN]]
+    return ", ".join([*shown, *["…"] * (len(names) > MOST_SHOWN)]) or "none"
 
 
 class _Finish:

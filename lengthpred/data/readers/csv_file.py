@@ -27,8 +27,8 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
                 where = f"line {rows.line_num}"
                 if not values:
                     continue
+                report.records += 1
                 if len(values) != len(names):
-                    report.records += 1
                     report.drop("wrong number of fields", where)
                     continue
                 draft = columns.draft(dict(zip(names, values, strict=True)), where, report)

@@ -27,6 +27,7 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
         source.total = 0
     for row in _rows(rows, source):
         source.done += 1
+        report.records += 1
         draft = columns.draft(row, f"row {source.done}", report)
         if draft is not None:
             yield draft
@@ -42,6 +43,10 @@ def _rows(rows: Any, source: Source) -> Iterator[Any]:
 
 def _load(library: Any, source: Source) -> Any:
     folder = Path(source.path)
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is one file: give its folder, or --format jsonl, csv or parquet, as it is"
+        )
     try:
         if any((folder / name).is_file() for name in SAVED):
             return library.load_from_disk(source.path)

@@ -28,6 +28,7 @@ def read(source: Source, report: ImportReport) -> Iterator[Draft]:
         for batch in file.iter_batches(batch_size=BATCH, columns=columns.theirs):
             for row in batch.to_pylist():
                 source.done += 1
+                report.records += 1
                 draft = columns.draft(row, f"row {source.done}", report)
                 if draft is not None:
                     yield draft
