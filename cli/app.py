@@ -25,7 +25,6 @@ COMMANDS = (
     *("bench", "data", "doctor", "drift", "evaluate", "label", "predict", "push", "quickstart"),
     *("serve", "simulate", "train", "zoo"),
 )
-STOPPED = 130  # what Typer ends with after Ctrl-C
 # Each module has a function `register(app)`. Heavy imports wait inside the commands.
 for _name in COMMANDS:
     import_module(f"lengthpred.cli.{_name}").register(app)
@@ -63,10 +62,6 @@ def main() -> None:
     try:
         # Typer itself ends with 2 for wrong usage, whichever copy of click it brings.
         app()
-    except SystemExit as end:
-        if end.code == STOPPED:
-            stderr.print("stopped", highlight=False)
-        raise
     except LengthPredError as error:
         _fail(escape(str(error)), 2)
     except BrokenPipeError:

@@ -14,7 +14,6 @@ from lengthpred.errors import DataError
 from lengthpred.manifest import sha256, to_json
 from tests.builders import synthetic_rows
 from tests.cli.commands import answered, artifact, refused
-from tests.data_files import lengthpred
 from tests.training.tables import table_on_disk
 
 BOOSTED_FILES = ("manifest.json", "config.json", "arrays.safetensors", "booster.txt")
@@ -43,15 +42,6 @@ def test_a_missing_extra_names_the_install(folder: Path, package: str, kind: str
     (folder / f"{package}.py").write_text(hidden)
     said = train(kind, table_on_disk(folder / "t.parquet"), env={"PYTHONPATH": str(folder)})
     assert f"needs the package '{package}': pip install 'lengthpred[train]'" in said
-
-
-def test_ctrl_c_says_that_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(artifact: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lengthpred.artifact.load", stop)
-    code, out, err = lengthpred("predict", "x")
-    assert (code, out, err.strip()) == (130, "", "stopped")
 
 
 def test_a_wrong_column(folder: Path) -> None:
