@@ -81,7 +81,8 @@ def predict(
         return
     from lengthpred.base import Request
 
-    prompt = _text_of(STDIN) if text == str(STDIN) else text or ""
+    # A shell ends what it writes with a line's end that nobody meant to ask.
+    prompt = _text_of(STDIN).rstrip("\r\n") if text == str(STDIN) else text or ""
     request = Request(prompt=prompt, model=model)
     answer = predictor.predict([request])
     _say_unseen(_unseen(predictor, [request]), 1)

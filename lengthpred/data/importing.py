@@ -96,15 +96,16 @@ def _rows(
         texts += len(draft.texts)
         chars += sum(map(len, draft.texts))
         if len(waiting) >= BATCH_TEXTS or texts >= BATCH_TEXTS or chars >= BATCH_CHARS:
-            report.counted += texts
-            yield from _counted(waiting, counter)
+            yield from _counted(waiting, counter, report)
             waiting, texts, chars = [], 0, 0
-    report.counted += texts
-    yield from _counted(waiting, counter)
+    yield from _counted(waiting, counter, report)
 
 
-def _counted(drafts: Sequence[Draft], counter: TokenCounter) -> Iterator[tuple[Row, str]]:
+def _counted(
+    drafts: Sequence[Draft], counter: TokenCounter, report: ImportReport
+) -> Iterator[tuple[Row, str]]:
     counts = counter.count([text for draft in drafts for text in draft.texts])
+    report.counted += len(counts)
     ends = accumulate((len(draft.texts) for draft in drafts), initial=0)
     for draft, (start, end) in zip(drafts, pairwise(ends), strict=True):
         for row in draft.rows(counts[start:end]):

@@ -96,8 +96,9 @@ def test_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     told = ("--artifact", folder, "--json")
     expected = json.loads(answered("predict", PROMPT, *told)[0])
-    given(PROMPT)
-    assert json.loads(answered("predict", "-", *told)[0]) == expected
+    for ending in ("", "\n", "\r\n"):
+        given(PROMPT + ending)
+        assert json.loads(answered("predict", "-", *told)[0]) == expected
     given(json.dumps({"prompt": PROMPT}))
     assert json.loads(answered("predict", "--file", "-", *told)[0]) == {**expected, "id": "1"}
     given("{")
